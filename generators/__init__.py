@@ -1,0 +1,1 @@
+"""What turns `specs/` into a fine-tuned, measured, quantised model: one module or sub-package a stage, named like the stage."""

@@ -1,0 +1,1 @@
+"""Samples: one JSONL file a category, rendered from its examples."""

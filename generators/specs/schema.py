@@ -1,0 +1,487 @@
+"""The fields of every kind of spec file: types, limits, defaults and help. The only home of that knowledge.
+
+Each schema is a cerberus schema; `meta.help` is the sentence that the spec reference and editors show. `FILES` says which
+files are of which kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+TIERS = ("low", "medium", "high")
+LANGUAGES = ("tr", "en")
+# Element names of LoRA's target modules, as mlx-lm names the linear layers of the supported architectures.
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+OPTIMISERS = ("adam", "adamw", "sgd", "lion", "adafactor")
+SCHEDULES = ("constant", "linear", "cosine")
+ARCHITECTURES = ("gemma", "gemma2", "gemma3", "llama", "qwen2", "qwen3")
+# llama.cpp's names, in the order of their size.
+QUANTISATIONS = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_0")
+# What Ollama's PARAMETER instruction accepts, with its types; anything else it refuses, or warns about and drops.
+OLLAMA_PARAMETERS: dict[str, str] = {
+    **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed", "num_predict", "top_k"), "integer"),
+    **dict.fromkeys(("repeat_last_n", "draft_num_predict"), "integer"),
+    **dict.fromkeys(("top_p", "min_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"), "number"),
+    "use_mmap": "boolean",
+}
+# The client's dimensions (clients/*.yaml may narrow them).
+LAYER_PATTERN = r"[CD][0-9]{2}"
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+
+
+def _field(kind: str, help_text: str, **rules: Any) -> Schema:
+    return {"type": kind, "meta": {"help": help_text}, **rules}
+
+
+def _text(help_text: str, **rules: Any) -> Schema:
+    return _field("string", help_text, empty=False, **rules)
+
+
+def _number(help_text: str, **rules: Any) -> Schema:
+    return _field("number", help_text, coerce="number", **rules)
+
+
+def _integer(help_text: str, **rules: Any) -> Schema:
+    return _field("integer", help_text, coerce="integer", **rules)
+
+
+def _share(help_text: str, **rules: Any) -> Schema:
+    return _number(help_text, min=0, max=1, **rules)
+
+
+def _flag(help_text: str, default: bool) -> Schema:
+    return _field("boolean", help_text, default=default)
+
+
+def _list(help_text: str, item: Schema, **rules: Any) -> Schema:
+    return _field("list", help_text, schema=item, **rules)
+
+
+def _map(help_text: str, fields: Schema, **rules: Any) -> Schema:
+    return _field("dict", help_text, schema=fields, **rules)
+
+
+def _with_defaults(help_text: str, fields: Schema) -> Schema:
+    """A mapping that may be left out: every field inside then takes its default."""
+    return _map(help_text, fields, default={})
+
+
+def _range(help_text: str, low: int, high: int, **rules: Any) -> Schema:
+    return _list(help_text, _integer("A limit of the range.", min=low, max=high), minlength=2, maxlength=2, **rules)
+
+
+_LANGUAGE = {"allowed": list(LANGUAGES)}
+_TIER = {"allowed": list(TIERS)}
+_LAYERS_ITEM = _text("A dimension of the client, such as C04.", regex=LAYER_PATTERN)
+
+PROJECT: Schema = {
+    "name": _text("The project's name; files and reports carry it.", required=True, regex=NAME_PATTERN),
+    "seed": _integer("Every random choice starts from it: splits, expansion, framings, training.", default=0, min=0),
+    "default_recipe": _text("The recipe that plain `doit` builds.", required=True, regex=NAME_PATTERN),
+    "persona": _text("The persona that the samples speak as.", required=True, regex=NAME_PATTERN),
+    "dataset": _with_defaults(
+        "How samples become train and valid.",
+        {
+            "balance": _field(
+                "dict", "Share of the samples each group should have; they add up to 1.", default={},
+                keysrules={"type": "string", "regex": NAME_PATTERN}, valuesrules=_share("A share."),
+            ),
+            "tolerance": _share("How far a group's share may lie from its balance.", default=0.02),
+            "valid_share": _number("Share of every category that goes to the valid split.", default=0.1, min=0, max=0.5),
+        },
+    ),
+    "quality": _with_defaults(
+        "What the samples must satisfy; each miss names the samples by file and line.",
+        {
+            "tiers": _field(
+                "dict", "Least and greatest share of each tier among all samples.", default={},
+                keysrules={"type": "string", "allowed": list(TIERS)},
+                valuesrules=_list("Least and greatest share.", _share("A share."), minlength=2, maxlength=2),
+            ),
+            "near_duplicate": _share("Similarity of two questions, or of two pairs, from which they are near duplicates.", default=0.9),
+            "eval_leak": _share("Similarity of a question to an evaluation query from which it is a leak.", default=0.9),
+            "same_opening": _share("Greatest share of answers of a category that begin with the same two words.", default=0.08),
+            "forbidden": _list("Phrases that no answer may hold (letter case is ignored, by Turkish rules).", _text("A phrase."), default=[]),
+            "opinion_required": _list("Groups in which every sample carries an opinion marker.", _text("A group."), default=[]),
+        },
+    ),
+}
+
+_TIER_FIELDS: Schema = {
+    "description": _text("What kind of query belongs here.", required=True),
+    "iterations": _range("Fewest and most thinking passes that a query of this tier needs.", 1, 99, required=True),
+    "response_budget_s": _number("Seconds that an answer may take.", required=True, min=0.1),
+}
+
+TIERS_FILE: Schema = {
+    "tiers": _map(
+        "The complexity tiers.", {tier: _map(f"The {tier} tier.", _TIER_FIELDS, required=True) for tier in TIERS}, required=True
+    ),
+    "directive": _text("Text added to the system prompt by a client that wants to know the iterations.", required=True),
+    "marker": _text(
+        "How the answer then begins; {{ iterations }} is the number.", default="<iterations>{{ iterations }}</iterations>\n"
+    ),
+    "classifier": _with_defaults(
+        "Rules that guess the tier of a query. Points add up; the thresholds turn them into a tier.",
+        {
+            "bias": _number("Points that every query starts with.", default=0),
+            "thresholds": _field(
+                "dict", "Points from which a query is medium, and from which it is high.", default={"medium": 2, "high": 5},
+                schema={"medium": _number("From here on: medium.", default=2), "high": _number("From here on: high.", default=5)},
+            ),
+            "length": _list(
+                "Points by number of words: the last entry whose `words` the query reaches counts.",
+                {
+                    "type": "dict",
+                    "schema": {
+                        "words": _integer("Fewest words.", required=True, min=0),
+                        "points": _number("Points added.", required=True),
+                    },
+                },
+                default=[],
+            ),
+            "cues": _list(
+                "Words and phrases that raise or lower the guess.",
+                {
+                    "type": "dict",
+                    "schema": {
+                        "name": _text("Shown when the verdict is explained.", required=True),
+                        "any": _list("Patterns, as in the evaluation checks; one is enough.", _text("A pattern."), required=True),
+                        "points": _number("Points added once.", required=True),
+                    },
+                },
+                default=[],
+            ),
+        },
+    ),
+}
+
+_WORDS = _map(
+    "Fewest and most words of an answer.",
+    {"min": _integer("Fewest words.", default=1, min=0), "max": _integer("Most words.", default=400, min=1)},
+    default={},
+)
+_THOUGHT: Schema = {
+    "type": "dict",
+    "schema": {
+        "text": _text("What JESSY sees at this pass.", required=True),
+        "confidence": _share("How sure it is by then.", required=True),
+        "layers": _list("Dimensions it stands on.", _LAYERS_ITEM, required=True, minlength=1),
+    },
+}
+_TURN: Schema = {
+    "type": "dict",
+    "schema": {
+        "user": _text("What the user says.", required=True),
+        "jessy": _text("What the persona answers.", required=True),
+    },
+}
+_EXAMPLE_FIELDS: Schema = {
+    "user": _text("What the user says."),
+    "jessy": _text("What the persona answers."),
+    "turns": _list("A conversation of several turns, instead of `user` and `jessy`.", _TURN, minlength=2, maxlength=8),
+    "language": _text("Language of the answers; the category's by default.", **_LANGUAGE),
+    "tier": _text("Complexity tier; the category's by default.", **_TIER),
+    "iterations": _integer("Thinking passes, inside the tier's range; the category's by default.", min=1, max=99),
+    "layers": _list("Dimensions that the answer stands on; the category's by default.", _LAYERS_ITEM, minlength=1, maxlength=15),
+    "confidence": _share("How sure the final answer is (iteration control); by tier when left out."),
+    "thoughts": _list("The earlier, less sure observations before the answer (iteration control).", _THOUGHT, maxlength=8),
+    "mood": _text("The feeling that the sample answers to, if any."),
+    "source": _text("Where the example came from, when it was learned from a conversation."),
+}
+
+CATEGORY: Schema = {
+    "description": _text("What these samples teach, in one line.", required=True),
+    "language": _text("Language of the answers.", default="tr", **_LANGUAGE),
+    "tier": _text("Complexity tier of an example that names none.", required=True, **_TIER),
+    "iterations": _integer("Thinking passes of an example that names none.", required=True, min=1, max=99),
+    "layers": _list("Dimensions of an example that names none.", _LAYERS_ITEM, default=["C02"], minlength=1, maxlength=15),
+    "template": _text("The Jinja template, under templates/, that renders one sample.", default="samples/chat.j2"),
+    "quality": _with_defaults("Limits for the samples of this category.", {"words": _WORDS}),
+    "count": _integer("Samples that the category yields; more than the authored examples are expanded.", min=1),
+    "slots": _field(
+        "dict", "Values that fill `{{ slots.NAME }}` in examples when the category is expanded.", default={},
+        keysrules={"type": "string", "regex": r"[a-z_][a-z0-9_]*"},
+        valuesrules=_list("The values of one slot.", _text("A value."), minlength=1),
+    ),
+    "examples": _list("The authored samples.", {"type": "dict", "schema": _EXAMPLE_FIELDS}, required=True, minlength=1),
+}
+
+_SOURCE_FIELDS: Schema = {
+    "package": _text("A Python package that ships the GGUF and puts it together with `assemble(path)`."),
+    "gguf": _text("Path of a GGUF file."),
+    "ollama": _text("A model in the store of an installed Ollama, such as gemma:2b; it is only read."),
+    "directory": _text("A directory in Hugging Face layout."),
+    "repo": _text("A repository on the Hugging Face hub."),
+    "revision": _text("Commit or tag of the repository."),
+    "sha256": _text("Of the GGUF; a file with another is refused.", regex="[0-9a-f]{64}"),
+}
+
+MODEL: Schema = {
+    "description": _text("What the model is, in one line.", required=True),
+    "architecture": _text("As the GGUF or config.json names it.", required=True, allowed=list(ARCHITECTURES)),
+    "chat_format": _text("Names a file of specs/chat_formats/.", required=True, regex=NAME_PATTERN),
+    "context_length": _integer("Tokens that one sample may take; longer ones are an error, never cut.", default=2048, min=64),
+    "parameters": _integer("Number of parameters, for estimates.", required=True, min=1),
+    "sources": _list(
+        "Where the weights come from; the first that is at hand is used.",
+        {"type": "dict", "schema": _SOURCE_FIELDS}, required=True, minlength=1,
+    ),
+    "licence": _map(
+        "The terms that the weights come under.",
+        {
+            "name": _text("Name of the licence.", required=True),
+            "url": _text("Where it can be read.", required=True),
+            "notice": _text("Shown before the weights are used, and in the model card.", required=True),
+        },
+        required=True,
+    ),
+}
+
+_AFFIXES: Schema = {
+    "prefix": _field("string", "Text before the content.", required=True),
+    "suffix": _field("string", "Text after the content.", required=True),
+}
+
+CHAT_FORMAT: Schema = {
+    "description": _text("Which models speak it.", required=True),
+    "system": _text(
+        "Where the system text goes: a turn of its own, or the head of the first user turn.", required=True,
+        allowed=["own_turn", "first_user_turn"],
+    ),
+    "system_separator": _field("string", "Between the system text and the first user text, when folded.", default="\n\n"),
+    "begin_of_sequence": _flag("Whether a conversation starts with the tokenizer's BOS token.", True),
+    "turns": _map(
+        "How a turn of each role is written.",
+        {
+            "system": _map("Only where the system has a turn of its own.", _AFFIXES),
+            "user": _map("A user turn.", _AFFIXES, required=True),
+            "assistant": _map("An assistant turn; the suffix starts with the end of turn.", _AFFIXES, required=True),
+        },
+        required=True,
+    ),
+    "end_of_turn": _text("The control token that ends an answer; it is trained on, and it stops generation.", required=True),
+    "stop": _list("Texts that stop generation.", _text("A stop text."), required=True, minlength=1),
+    "control_tokens": _list("Tokens that only the format may write; in content they stay text.", _text("A token."), required=True),
+}
+
+CLIENT: Schema = {
+    "description": _text("Which program it is.", required=True),
+    "systems": _list("Its own system prompt, in several wordings; training draws from them.", _text("A wording."), required=True, minlength=1),
+    "stages": _list(
+        "What it asks at each stage; Jinja with query, stage and observations.",
+        {
+            "type": "dict",
+            "schema": {
+                "name": _text("Name of the stage.", required=True),
+                "prompts": _list("Wordings of the prompt.", _text("A wording."), required=True, minlength=1),
+            },
+        },
+        required=True, minlength=1,
+    ),
+    "observation": _text("How one earlier observation is listed; Jinja with stage, confidence, layers, text.", required=True),
+    "answer": _text("The form of answer it parses; Jinja with confidence, layers, text.", required=True),
+    "protocol": _text("The parser and stop rule of the client.", default="confidence-layers-content", allowed=["confidence-layers-content"]),
+    "stop": _map(
+        "When it stops before the last stage.",
+        {
+            "alone": _share("Confidence above which one stage is enough.", default=0.95),
+            "few_layers": _map(
+                "Confidence above which few layers are enough.",
+                {"confidence": _share("Above this.", default=0.85), "below": _integer("Fewer layers than this.", default=6, min=1)},
+                default={},
+            ),
+            "agreement": _map(
+                "Two successive stages that agree.",
+                {
+                    "confidence": _share("Both at least this.", default=0.75),
+                    "overlap": _share("Intersection over union of their layers above this.", default=0.7),
+                },
+                default={},
+            ),
+        },
+        default={},
+    ),
+    "confidence": _map(
+        "Range of confidence that a sample without its own is given, by tier.",
+        {tier: _list(f"Lowest and highest, {tier}.", _share("A confidence."), minlength=2, maxlength=2, required=True) for tier in TIERS},
+        required=True,
+    ),
+    "timeout_s": _number("Seconds after which the client gives up.", default=60, min=1),
+    "endpoint": _text("Which of Ollama's endpoints it calls.", default="generate", allowed=["generate", "chat"]),
+    "binary": _text("Name or path of the program, for the smoke test."),
+    "configuration": _map(
+        "The file that `doit integrate` edits.",
+        {
+            "file": _text("Path, relative to where it is asked for.", required=True),
+            "keys": _field(
+                "dict", "What to set; Jinja with model and max_iterations.", required=True,
+                keysrules={"type": "string", "regex": "[A-Z][A-Z0-9_]*"}, valuesrules={"type": "string", "coerce": "text"},
+            ),
+        },
+    ),
+}
+
+_PRINCIPLE: Schema = {
+    "type": "dict",
+    "schema": {
+        "name": _text("Short name.", required=True),
+        "text": _text("The principle in the persona's words.", required=True),
+        "cues": _list("Words by which an answer is seen to lean on it.", _text("A pattern."), default=[]),
+    },
+}
+_MARKERS = _field(
+    "dict", "Words that mark an opinion, by language.", default={},
+    keysrules={"type": "string", "allowed": list(LANGUAGES)}, valuesrules=_list("Markers.", _text("A marker.")),
+)
+_PARAMETERS = _field(
+    "dict", "Ollama's PARAMETERs.", default={},
+    keysrules={"type": "string", "allowed": sorted(OLLAMA_PARAMETERS)}, valuesrules={"type": ["number", "integer", "boolean"], "coerce": "number"},
+)
+_MESSAGE: Schema = {
+    "type": "dict",
+    "schema": {"user": _text("A user's words.", required=True), "jessy": _text("The answer.", required=True)},
+}
+_STYLE_LINE = _text("One rule of style.")
+
+PERSONA: Schema = {
+    "extends": _text("A persona whose fields this one takes over; what is named here replaces them.", regex=NAME_PATTERN),
+    "display_name": _text("The name it goes by.", required=True),
+    "description": _text("One line for lists.", required=True),
+    "identity": _text("Who it is, in the second person.", required=True),
+    "principles": _list("What it holds on to.", _PRINCIPLE, default=[]),
+    "style": _list("How it speaks.", _STYLE_LINE, default=[]),
+    "brevity": _text("When to be short.", required=True),
+    "opinion_markers": _MARKERS,
+    "parameters": _PARAMETERS,
+    "messages": _list("Example exchanges put into the Modelfile.", _MESSAGE, default=[]),
+    "template": _text("The Jinja template, under templates/, that renders the system prompt.", default="persona/system.j2"),
+    "append": _map(
+        "Added to the lists of the persona it extends.",
+        {"style": _list("Rules.", _STYLE_LINE), "principles": _list("Principles.", _PRINCIPLE), "messages": _list("Exchanges.", _MESSAGE)},
+    ),
+    "remove": _map(
+        "Taken out of the lists of the persona it extends.",
+        {
+            "style": _list("Rules, word for word.", _STYLE_LINE),
+            "principles": _list("Names of principles.", _text("A name.")),
+            "messages": _list("The user's words of exchanges.", _text("User's words.")),
+        },
+    ),
+}
+
+RECIPE: Schema = {
+    "description": _text("What this recipe makes.", required=True),
+    "base": _text("Names a file of specs/models/.", required=True, regex=NAME_PATTERN),
+    "personas": _list("Personas that get a Modelfile; the first is the one trained under.", _text("A persona."), required=True, minlength=1),
+    "framings": _with_defaults(
+        "In which frames the samples are shown.",
+        {
+            "mix": _field(
+                "dict", "Share of each framing: persona, none, directive, or a client's name.", default={"persona": 1.0},
+                keysrules={"type": "string", "regex": NAME_PATTERN}, valuesrules=_share("A share."),
+            ),
+            "per_sample": _integer("Framings that a sample gets.", default=1, min=1, max=16),
+            "each_epoch": _text("Whether an epoch shows a sample in one of its framings, in turn, or in all.", default="one", allowed=["one", "all"]),
+        },
+    ),
+    "lora": _with_defaults(
+        "The adapter.",
+        {
+            "rank": _integer("Rank r of the two factors.", default=16, min=1, max=1024),
+            "alpha": _number("The update is scaled by alpha / rank.", default=32, min=0.001),
+            "dropout": _number("Share of the adapter's inputs dropped in training.", default=0.0, min=0, max=0.95),
+            "targets": _list("Linear layers that get an adapter.", _text("A layer.", allowed=list(LINEAR_LAYERS)), default=list(LINEAR_LAYERS), minlength=1),
+            "layers": _integer("How many of the last blocks get one; -1 for all.", default=-1, min=-1),
+            "dora": _flag("Weight-decomposed adapters (DoRA).", False),
+        },
+    ),
+    "training": _with_defaults(
+        "The run.",
+        {
+            "optimiser": _text("Of MLX's optimisers.", default="adamw", allowed=list(OPTIMISERS)),
+            "learning_rate": _number("At its highest.", default=1e-4, min=1e-9, max=1),
+            "schedule": _text("How the learning rate goes on after the warm-up.", default="constant", allowed=list(SCHEDULES)),
+            "warmup_steps": _integer("Steps over which it rises from 0.", default=0, min=0),
+            "weight_decay": _number("Of adamw, lion and sgd.", default=0.0, min=0),
+            "batch_size": _integer("Samples a step and accumulation.", default=8, min=1),
+            "accumulation": _integer("Batches whose gradients make one step.", default=1, min=1),
+            "epochs": _integer("Passes over the train split.", default=3, min=1),
+            "max_steps": _integer("Stop after so many steps, whatever the epochs say.", min=1, nullable=True, default=None),
+            "clip": _number("Greatest norm of the gradient; 0 for no limit.", default=1.0, min=0),
+            "validate_every": _integer("Steps between validations.", default=25, min=1),
+            "patience": _integer("Steps without a better validation loss after which the run ends; 0 for never.", default=50, min=0),
+            "min_delta": _number("Smallest decrease of the validation loss that counts as better.", default=0.0, min=0),
+            "checkpoint_every": _integer("Steps between checkpoints.", default=100, min=1),
+            "log_every": _integer("Steps between lines of metrics.jsonl.", default=10, min=1),
+            "memory_budget_gb": _number("Above this the run warns.", default=10, min=0.1),
+            "gradient_checkpointing": _flag("Compute activations twice, hold them once.", False),
+            "base_bits": _integer("Hold the base in so many bits (QLoRA); null for the training dtype.", allowed=[4, 8], nullable=True, default=None),
+            "report_to": _text("Also log there.", allowed=["wandb", "tensorboard", "swanlab"], nullable=True, default=None),
+            "hosts": _list("Machines for mlx.launch, this one first; none for one machine.", _text("A host."), default=[]),
+        },
+    ),
+    "export": _with_defaults(
+        "The files that are released.",
+        {
+            "quantisations": _list("As llama.cpp names them; the first is evaluated and deployed.",
+                                   _text("A quantisation.", allowed=list(QUANTISATIONS)), default=["Q8_0"], minlength=1),
+        },
+    ),
+    "deploy": _map("In Ollama.", {"name": _text("Name of the model; variants add their persona's.", required=True, regex=NAME_PATTERN)}, required=True),
+    "evaluation": _with_defaults(
+        "How base and tuned model are judged.",
+        {
+            "suites": _list("Files of specs/evals/; all when left out.", _text("A suite."), default=[]),
+            "framings": _list("Frames the queries are asked in: persona, none, or a client's name.", _text("A framing."), default=["persona"], minlength=1),
+            "max_tokens": _integer("Longest answer.", default=320, min=1),
+            "repeats": _integer("Answers a case when the temperature is above 0.", default=1, min=1),
+            "temperature": _number("Of the evaluation; 0 is greedy.", default=0.0, min=0, max=2),
+        },
+    ),
+    "gates": _with_defaults(
+        "What a release must reach.",
+        {
+            "enforce": _flag("Whether a missed gate ends the build with exit code 2.", False),
+            "turkish": _share("Accuracy of the suite turkish.", default=0.9),
+            "technical": _share("Accuracy of the suite technical.", default=0.85),
+            "appropriateness": _share("Over all suites.", default=0.85),
+            "iteration_efficiency": _share("Share of queries whose iterations lie in their tier.", default=0.8),
+            "simple_query_s": _number("Seconds that a simple query may take.", default=5, min=0.1),
+        },
+    ),
+}
+
+_CASE_FIELDS: Schema = {
+    "id": _text("Unique in the suite.", required=True, regex=NAME_PATTERN),
+    "query": _text("What is asked."),
+    "turns": _list(
+        "A conversation instead; its last turn has no answer yet.",
+        {"type": "dict", "schema": {"user": _text("The user's words.", required=True), "jessy": _text("The answer.")}}, minlength=2,
+    ),
+    "language": _text("Of the expected answer.", required=True, **_LANGUAGE),
+    "tier": _text("How much thought it needs.", required=True, **_TIER),
+    "checks": _list("What the answer must pass.", {"type": "dict"}, default=[]),
+    "half": _text("dev is for tuning recipes, test for the figures at the end; drawn by id when left out.", allowed=["dev", "test"]),
+}
+
+SUITE: Schema = {
+    "description": _text("What it judges.", required=True),
+    "defaults": _list("Checks applied to every case.", {"type": "dict"}, default=[]),
+    "cases": _list("The cases.", {"type": "dict", "schema": _CASE_FIELDS}, required=True, minlength=1),
+}
+
+# kind -> (schema, glob under specs/). A file's name is its own name: personas/jessy.yaml is the persona jessy.
+FILES: dict[str, tuple[Schema, str]] = {
+    "project": (PROJECT, "project.yaml"),
+    "tiers": (TIERS_FILE, "tiers.yaml"),
+    "category": (CATEGORY, "categories/*/*.yaml"),
+    "model": (MODEL, "models/*.yaml"),
+    "chat_format": (CHAT_FORMAT, "chat_formats/*.yaml"),
+    "client": (CLIENT, "clients/*.yaml"),
+    "persona": (PERSONA, "personas/*.yaml"),
+    "recipe": (RECIPE, "recipes/*.yaml"),
+    "suite": (SUITE, "evals/*.yaml"),
+}
