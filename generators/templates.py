@@ -39,7 +39,7 @@ def _messages_json(turns: list[dict[str, str]]) -> str:
     return to_json(messages)
 
 
-def render_text(text: str, **values: object) -> str:
+def render_text(text: str, /, **values: object) -> str:
     """A short template that stands in a spec. Raises jinja2.TemplateError for what is wrong in it."""
     return environment(None).from_string(text).render(**values)
 

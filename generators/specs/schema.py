@@ -121,7 +121,7 @@ TIERS_FILE: Schema = {
     ),
     "directive": _text("Text added to the system prompt by a client that wants to know the iterations.", required=True),
     "marker": _text(
-        "How the answer then begins; {{ iterations }} is the number.", default="<iterations>{{ iterations }}</iterations>\n"
+        "How the answer then begins; {{ iterations }} is the number.", default="<iterations>{{ iterations }}</iterations>"
     ),
     "classifier": _with_defaults(
         "Rules that guess the tier of a query. Points add up; the thresholds turn them into a tier.",

@@ -1,0 +1,324 @@
+"""The training run: steps, validations, early stopping, checkpoints, metrics; resumable at any point with the same result.
+
+Everything random is a function of the seed and of the step or epoch, so nothing about randomness has to be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Protocol, Sequence
+
+from generators.device import current, load_mlx, slow_blas_warning
+from generators.errors import UserError
+from generators.files import human_bytes, human_seconds
+from generators.train import checkpoint as checkpoints
+from generators.train import data, lora, optimise
+from generators.train.accelerator import Meter
+from generators.train.checkpoint import Checkpoint, State
+from generators.train.cross_entropy import Head
+from generators.train.data import Batch, Row
+from generators.train.forward import batch_loss
+
+mx = load_mlx()
+
+
+class Watcher(Protocol):
+    """Who is told how the run goes. `metrics` has the fields of a line of metrics.jsonl."""
+
+    def say(self, line: str) -> None: ...
+    def step(self, step: int, steps: int, loss: float) -> None: ...
+    def measured(self, metrics: dict[str, Any]) -> None: ...
+
+
+class Interrupted(UserError):
+    """The run was asked to stop; it has written a checkpoint. exit_code: 128 and the number of the signal, as shells have it."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"training was interrupted at step {step}; the checkpoint is written, and the next doit goes on from there")
+        self.exit_code = 128 + number
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. settings: the recipe's `training` block. each_epoch: of its framings. stamp: hash of all that determines the result."""
+
+    model: Any
+    base: str
+    lora: dict[str, Any]
+    settings: dict[str, Any]
+    each_epoch: str
+    train: Sequence[Row]
+    valid: Sequence[Row]
+    seed: int
+    stamp: str
+    checkpoints: Path
+    metrics: Path
+    adapter: Path
+
+
+def run(job: Job, watcher: Watcher) -> dict[str, Any]:
+    """Train `job.model` in place and write the best adapter. Returns the summary of the run.
+
+    Raises Interrupted on SIGINT or SIGTERM, and UserError when the loss is no longer a number.
+    """
+    trainer = _Trainer(job, watcher)
+    with _signals() as asked_to_stop:
+        trainer.resume()
+        try:
+            trainer.train(asked_to_stop)
+        except _Stop as stop:
+            trainer.save_checkpoint()
+            raise Interrupted(stop.number, trainer.state.step) from None
+    return trainer.finish()
+
+
+class _Stop(Exception):
+    def __init__(self, number: int):
+        self.number = number
+
+
+class _Trainer:
+    def __init__(self, job: Job, watcher: Watcher):
+        import mlx.nn as nn
+
+        self.job, self.watcher, self.settings = job, watcher, job.settings
+        self.head = Head(job.model)
+        self.optimiser = optimise.make_optimiser(job.settings)
+        self.optimiser.init(job.model.trainable_parameters())
+        self.state = State()
+        self.best: dict[str, Any] = {}
+        self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
+        self.meter = Meter(current())
+        self.since = _Since()
+        self._gradient = nn.value_and_grad(job.model, self._surrogate)
+        self._loss = 0.0
+
+    def resume(self) -> None:
+        found = checkpoints.load_latest(self.job.checkpoints, self.job.stamp, self.watcher.say)
+        metrics = self.job.metrics
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        if found is None:
+            metrics.write_text("")
+        else:
+            self._restore(found)
+            with metrics.open("ab") as lines:
+                lines.truncate(self.state.metrics_bytes)
+            self.watcher.say(f"resuming at step {self.state.step} of {self.steps} (epoch {self.state.epoch + 1})")
+        self._say_what_runs()
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.state, self.best = found.state, found.best
+        self.job.model.load_weights(list(found.adapter.items()), strict=False)
+        optimise.restore(self.optimiser, found.optimiser)
+        mx.eval(self.job.model.parameters(), self.optimiser.state)
+
+    def _say_what_runs(self) -> None:
+        device = current()
+        trained = sum(array.size for array in lora.parameters(self.job.model).values())
+        self.watcher.say(
+            f"{len(self.job.train)} rows, {self.steps} steps of {self.settings['batch_size']}; {trained / 1e6:.1f} M parameters trained; "
+            f"{device.kind} ({device.name}), BLAS: {device.blas}"
+        )
+        warning = slow_blas_warning(device)
+        if warning:
+            self.watcher.say(warning)
+
+    def train(self, asked_to_stop: list[int]) -> None:
+        started = time.perf_counter() - self.state.trained_seconds
+        self.asked_to_stop = asked_to_stop
+        if self.state.step == 0:
+            self._validate()
+        while not self.state.stop_reason:
+            batches = self._epoch_batches()
+            accumulation = self.settings["accumulation"]
+            while self.state.batch < len(batches) and not self.state.stop_reason:
+                self._step(batches[self.state.batch : self.state.batch + accumulation])
+                self.state.batch += accumulation
+                self.state.trained_seconds = time.perf_counter() - started
+                self._after_step()
+            if self.state.batch >= len(batches):
+                self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+
+    def _epoch_batches(self) -> list[Batch]:
+        rows = data.rows_of_epoch(self.job.train, self.state.epoch, self.job.each_epoch)
+        return data.epoch_batches(rows, self.settings["batch_size"], self.job.seed, self.state.epoch)
+
+    def _surrogate(self, batch: Batch) -> Any:
+        surrogate, self._loss = batch_loss(self.job.model, self.head, batch)
+        return surrogate
+
+    def _step(self, batches: Sequence[Batch]) -> None:
+        """One optimiser update from the gradients of `batches`, weighted by their target tokens."""
+        from mlx.optimizers import clip_grad_norm
+        from mlx.utils import tree_map
+
+        mx.random.seed(self.job.seed * 1_000_003 + self.state.step)  # dropout
+        self.job.model.train()
+        gradients, loss, tokens = None, 0.0, 0
+        for batch in batches:
+            self._check_stop()
+            _, new = self._gradient(batch)
+            gradients = new if gradients is None else tree_map(mx.add, gradients, new)
+            mx.eval(gradients)
+            loss += self._loss
+            tokens += data.target_count(batch)
+        gradients = tree_map(lambda gradient: gradient / tokens, gradients)
+        gradients, norm = clip_grad_norm(gradients, self.settings["clip"] or math.inf)
+        self._refuse_nonsense(loss / tokens, norm.item(), batches)
+        self.optimiser.learning_rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
+        self.optimiser.update(self.job.model, gradients)
+        mx.eval(self.job.model.trainable_parameters(), self.optimiser.state)
+        samples = sum(len(group.rows) for batch in batches for group in batch)
+        self.state.step += 1
+        self.state.samples += samples
+        self.state.target_tokens += tokens
+        self.since.add(loss, tokens, samples, norm.item())
+        self.watcher.step(self.state.step, self.steps, loss / tokens)
+
+    def _refuse_nonsense(self, loss: float, norm: float, batches: Sequence[Batch]) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        samples = [line for batch in batches for line in data.describe(batch)]
+        raise UserError(
+            f"the loss at step {self.state.step + 1} is {loss} (gradient norm {norm}); the last good checkpoint is kept. "
+            f"Lower training.learning_rate, or look at the batch's samples:\n  " + "\n  ".join(samples)
+        )
+
+    def _after_step(self) -> None:
+        step = self.state.step
+        last = step >= self.steps
+        if step % self.settings["log_every"] == 0 or last:
+            self._log()
+        if step % self.settings["validate_every"] == 0 or last:
+            self._validate()
+            self._consider_stopping()
+        if last and not self.state.stop_reason:
+            self.state.stop_reason = f"all {self.steps} steps done"
+        if step % self.settings["checkpoint_every"] == 0 and not self.state.stop_reason:
+            self.save_checkpoint()
+
+    def _consider_stopping(self) -> None:
+        waited = self.state.step - self.state.best_step
+        if self.settings["patience"] and waited >= self.settings["patience"]:
+            self.state.stop_reason = f"no better validation loss for {waited} steps (patience {self.settings['patience']})"
+
+    def _validate(self) -> None:
+        """The whole validation set; keeps the weights when they are the best so far."""
+        self.job.model.eval()
+        loss, tokens = 0.0, 0
+        for batch in data.validation_batches(self.job.valid, self.settings["batch_size"]):
+            self._check_stop()
+            loss += batch_loss(self.job.model, self.head, batch, with_gradient=False)[1]
+            tokens += data.target_count(batch)
+        mean = loss / tokens
+        state = self.state
+        state.last_validation_loss = mean
+        if state.first_validation_loss is None:
+            state.first_validation_loss = mean
+        if mean < state.best_loss - self.settings["min_delta"]:
+            state.best_loss, state.best_step = mean, state.step
+            self.best = {name: mx.array(array) for name, array in lora.parameters(self.job.model).items()}
+            mx.eval(self.best)
+        self._write({"step": state.step, "epoch": state.epoch, "validation_loss": mean, "best_step": state.best_step})
+
+    def _log(self) -> None:
+        use = self.meter.read()
+        state, pace = self.state, self.since.take()
+        left = (self.steps - state.step) * state.trained_seconds / max(1, state.step)
+        self._write(
+            {
+                "step": state.step, "steps": self.steps, "epoch": state.epoch, **pace,
+                "learning_rate": optimise.learning_rate(self.settings, state.step - 1, self.steps),
+                "elapsed_s": round(state.trained_seconds, 2), "eta_s": round(left, 1),
+                "memory_bytes": use.memory, "peak_memory_bytes": use.peak, "utilisation": use.busy,
+            }
+        )
+        budget = self.settings["memory_budget_gb"] * 1e9
+        if use.peak > budget:
+            self.watcher.say(f"WARNING: {human_bytes(use.peak)} of memory used at the peak; the recipe's budget is {human_bytes(budget)}")
+        if use.busy is not None and use.busy < 0.7:
+            self.watcher.say(f"WARNING: the accelerator is {use.busy:.0%} used; something else may be running on this machine")
+
+    def _write(self, metrics: dict[str, Any]) -> None:
+        with self.job.metrics.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(metrics) + "\n")
+            self.state.metrics_bytes = lines.tell()
+        self.watcher.measured(metrics)
+
+    def _check_stop(self) -> None:
+        if self.asked_to_stop:
+            raise _Stop(self.asked_to_stop[0])
+
+    def save_checkpoint(self) -> None:
+        weights = lora.parameters(self.job.model)
+        checkpoints.save(
+            self.job.checkpoints, Checkpoint(self.state, weights, self.best, optimise.state_arrays(self.optimiser)), self.job.stamp
+        )
+
+    def finish(self) -> dict[str, Any]:
+        state = self.state
+        lora.save(self.best, self.job.lora, len(self.job.model.layers), self.job.base, self.job.adapter)
+        checkpoints.clear(self.job.checkpoints)
+        use = self.meter.read()
+        summary = {
+            "steps": state.step, "planned_steps": self.steps, "epochs": state.epoch, "stop_reason": state.stop_reason,
+            "best_step": state.best_step, "best_validation_loss": state.best_loss,
+            "first_validation_loss": state.first_validation_loss, "last_validation_loss": state.last_validation_loss,
+            "seconds": round(state.trained_seconds, 1), "samples_per_s": round(state.samples / state.trained_seconds, 3),
+            "target_tokens_per_s": round(state.target_tokens / state.trained_seconds, 1), "peak_memory_bytes": use.peak,
+            "device": current().kind, "device_name": current().name, "blas": current().blas,
+        }
+        self.watcher.say(
+            f"{state.stop_reason}; best validation loss {state.best_loss:.4f} at step {state.best_step} "
+            f"(was {state.first_validation_loss:.4f}); {human_seconds(state.trained_seconds)}"
+        )
+        return summary
+
+
+class _Since:
+    """Sums since the last line of metrics."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.loss, self.tokens, self.samples, self.norm, self.start = 0.0, 0, 0, 0.0, time.perf_counter()
+
+    def add(self, loss: float, tokens: int, samples: int, norm: float) -> None:
+        self.loss, self.tokens, self.samples, self.norm = self.loss + loss, self.tokens + tokens, self.samples + samples, norm
+
+    def take(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self.start
+        pace = {
+            "loss": self.loss / max(1, self.tokens), "gradient_norm": self.norm,
+            "samples_per_s": round(self.samples / seconds, 3), "target_tokens_per_s": round(self.tokens / seconds, 1),
+        }
+        self._reset()
+        return pace
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that gets the number of SIGINT or SIGTERM when one arrives, instead of the process ending at once."""
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {}
+    try:
+        for number in numbers:
+            before[number] = signal.signal(number, lambda received, frame: asked.append(received))
+    except ValueError:
+        pass  # not the main thread: signals go to whoever runs it, and a checkpoint every interval is what there is
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+Report = Callable[[str], None]
