@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
 from generators import gguf_file
 from generators.errors import UserError, one_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from generators.gguf_file import Entry, GgufFile
 
 _LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_GEMMA3_LOCAL_BASE, _GEMMA3_PATTERN = 10000.0, 6  # rotation base of the windowed blocks; every how many blocks one sees everything
 _ROPE_FREQUENCIES = "rope_freqs.weight"  # a table that llama.cpp derives from llama3's rope scaling; no weight of the model
 # Tensors that a GGUF may have although no weight of the model answers to them; `output.weight` is a copy of a tied embedding.
 DERIVED_TENSORS = (_ROPE_FREQUENCIES, "output.weight")
@@ -217,8 +219,8 @@ def _gemma_config(architecture: Architecture, gguf: GgufFile, config: dict[str, 
         own["attn_logit_softcapping"] = gguf.value("gemma2.attn_logit_softcapping", 50.0)
         own["final_logit_softcapping"] = gguf.value("gemma2.final_logit_softcapping", 30.0)
     if name == "gemma3":
-        own["rope_local_base_freq"] = _short(gguf.value("gemma3.rope.freq_base_swa", 10000.0))
-        own["sliding_window_pattern"] = gguf.value("gemma3.attention.sliding_window_pattern", 6)
+        own["rope_local_base_freq"] = _short(gguf.value("gemma3.rope.freq_base_swa", _GEMMA3_LOCAL_BASE))
+        own["sliding_window_pattern"] = gguf.value("gemma3.attention.sliding_window_pattern", _GEMMA3_PATTERN)
     return own
 
 
@@ -260,7 +262,7 @@ def _llama3_scaling_of_table(gguf: GgufFile, config: Mapping[str, Any]) -> dict[
 
     table = gguf.rows(_ROPE_FREQUENCIES)[0]
     scaling = {"rope_type": "llama3", "factor": _short(float(table.max())), **_LLAMA3_ROPE}
-    if not np.allclose(table, llama3_frequencies(config | {"rope_scaling": scaling}), rtol=1e-4):
+    if not np.allclose(table, llama3_frequencies({**config, "rope_scaling": scaling}), rtol=1e-4):
         raise UserError(f"{gguf.path}: {_ROPE_FREQUENCIES} holds no rope scaling of llama3's kind; others are not supported")
     return scaling
 
@@ -283,7 +285,8 @@ def llama3_frequencies(config: Mapping[str, Any]) -> np.ndarray:
 def normalise_config(config: Mapping[str, Any], has_output: bool, where: object) -> dict[str, Any]:
     """A config.json with what our modules and mlx_lm read at the top level: newer transformers keep rotation under `rope_parameters`.
 
-    has_output: whether the weights hold an output matrix of their own, which decides where the config does not say. Raises UserError for an unsupported architecture, quantised weights, or rope scaling other than linear and llama3.
+    has_output: whether the weights hold an output matrix of their own, which decides where the config does not say. Raises UserError for
+    an unsupported architecture, quantised weights, or rope scaling other than linear and llama3.
     """
     architecture = of_config(config, where)
     if "quantization" in config or "quantization_config" in config:
@@ -291,7 +294,7 @@ def normalise_config(config: Mapping[str, Any], has_output: bool, where: object)
     own = {**architecture.defaults, **config}
     rope = config.get("rope_parameters") or {}
     if "full_attention" in rope:  # gemma3: one entry for each kind of block
-        own.setdefault("rope_local_base_freq", rope.get("sliding_attention", {}).get("rope_theta", 10000.0))
+        own.setdefault("rope_local_base_freq", rope.get("sliding_attention", {}).get("rope_theta", _GEMMA3_LOCAL_BASE))
         rope = rope["full_attention"]
     if "rope_theta" not in config and "rope_theta" in rope:
         own["rope_theta"] = rope["rope_theta"]
@@ -301,7 +304,7 @@ def normalise_config(config: Mapping[str, Any], has_output: bool, where: object)
     own["tie_word_embeddings"] = architecture.tied or config.get("tie_word_embeddings", not has_output)
     own["head_dim"] = head_dim(own)
     if architecture.name == "gemma3":
-        own.setdefault("rope_local_base_freq", 10000.0)
+        own.setdefault("rope_local_base_freq", _GEMMA3_LOCAL_BASE)
         own.setdefault("sliding_window_pattern", _window_pattern(config))
     return own
 
@@ -309,7 +312,7 @@ def normalise_config(config: Mapping[str, Any], has_output: bool, where: object)
 def _window_pattern(config: Mapping[str, Any]) -> int:
     """Every how many blocks one attends to everything."""
     kinds = config.get("layer_types") or []
-    default = config.get("_sliding_window_pattern", 6)
+    default = config.get("_sliding_window_pattern", _GEMMA3_PATTERN)
     return kinds.index("full_attention") + 1 if "full_attention" in kinds else default
 
 
@@ -356,12 +359,13 @@ def _gemma_metadata(prefix: str, config: Mapping[str, Any]) -> dict[str, Entry]:
     if prefix == "gemma2":
         caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
         return {f"gemma2.{key}": gguf_file.float32(config.get(key) or default) for key, default in caps.items()}
-    if prefix == "gemma3":
-        return {
-            "gemma3.rope.freq_base_swa": gguf_file.float32(config["rope_local_base_freq"]),
-            "gemma3.attention.sliding_window_pattern": gguf_file.uint32(config["sliding_window_pattern"]),
-        }
-    return {}
+    metadata: dict[str, Entry] = {}
+    if prefix == "gemma3":  # what every released model has is left out, as llama.cpp's converter leaves it
+        if config["rope_local_base_freq"] != _GEMMA3_LOCAL_BASE:
+            metadata["gemma3.rope.freq_base_swa"] = gguf_file.float32(config["rope_local_base_freq"])
+        if config["sliding_window_pattern"] != _GEMMA3_PATTERN:
+            metadata["gemma3.attention.sliding_window_pattern"] = gguf_file.uint32(config["sliding_window_pattern"])
+    return metadata
 
 
 def derived_tensors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -7,8 +7,10 @@ is rebuilt as well, by the rules that llama.cpp follows, so that training and th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from generators import architectures, base_sources, safetensors_stream
 from generators.errors import UserError
@@ -49,7 +51,8 @@ def import_base(
         else:
             source = _import_gguf(spec, found, folder, chat_template, end_of_turn)
         write_json(folder / "source.json", source)
-    report(f"base {name}: {source['architecture']}, {source['parameters']:,} parameters, {source['file_type']}, {human_bytes(source['size'])}")
+    size = f"{source['parameters']:,} parameters, {source['file_type']}, {human_bytes(source['size'])}"
+    report(f"base {name}: {source['architecture']}, {size}")
     return source
 
 
@@ -134,31 +137,31 @@ def _weights_of_gguf(architecture: Architecture, config: Mapping[str, Any], gguf
 def _write_weights(
     target: Path, architecture: Architecture, config: Mapping[str, Any], gguf: GgufFile, weights: list[_Weight], dtype: str
 ) -> None:
+    import numpy as np
+
     from generators.slices import in_order, row_slices
 
     def jobs() -> Iterator[Callable[[], np.ndarray]]:
         for ours, theirs, shape in weights:
             order = architectures.row_order(architecture, ours, config)
+            back = None if order is None else np.argsort(order)
             offset = architecture.norm_offset if theirs.endswith("_norm.weight") else 0.0
-            for start, stop in row_slices(shape, whole=order is not None):
-                yield lambda name=theirs, a=start, b=stop, o=order, less=offset: _weight_slice(gguf, name, a, b, o, less, dtype)  # type: ignore[misc]
+            for start, stop in row_slices(shape):
+                yield partial(_weight_slice, gguf, theirs, start, stop, back, offset, dtype)
 
     with target.open("wb") as out:
         out.write(safetensors_stream.header([(ours, shape, dtype) for ours, _, shape in weights]))
         for data in in_order(jobs()):
-            out.write(data)
+            out.write(data.data)
 
 
 def _weight_slice(
     gguf: GgufFile, name: str, start: int, stop: int, order: np.ndarray | None, offset: float, dtype: str
 ) -> np.ndarray:
-    import numpy as np
-
     from generators.quantise import encode
+    from generators.slices import reordered_rows
 
-    rows = gguf.rows(name, start, stop)
-    if order is not None:
-        rows = rows.reshape(len(order), -1)[np.argsort(order)]
+    rows = reordered_rows(partial(gguf.rows, name), gguf.tensors[name].shape, start, stop, order)
     try:
         return encode(rows - offset if offset else rows, dtype)
     except UserError as error:
@@ -262,7 +265,7 @@ def _write_config(folder: Path, config: Mapping[str, Any], vocabulary: Vocabular
     ends = [vocabulary.ids[role] for role in ("eos", "eot") if role in vocabulary.ids]
     if end_of_turn is not None:
         if end_of_turn not in vocabulary.tokens:
-            raise UserError(f"the base's vocabulary has no token {end_of_turn!r}, which its chat format ends a turn with; choose another chat_format")
+            raise UserError(f"the base has no token {end_of_turn!r}, with which its chat format ends a turn; choose another chat_format")
         ends.append(vocabulary.tokens.index(end_of_turn))
     roles = {f"{role}_token_id": vocabulary.ids[role] for role in ("bos", "pad") if role in vocabulary.ids}
     ends = list(dict.fromkeys(ends))

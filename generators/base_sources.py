@@ -9,9 +9,10 @@ import importlib
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 from generators.errors import UserError
 from generators.files import sha256_file
@@ -35,7 +36,7 @@ class Found:
 
 def find(sources: list[Mapping[str, Any]]) -> tuple[Found | None, list[str]]:
     """The first source at hand, and why those before it are not."""
-    reasons = []
+    reasons: list[str] = []
     for source in sources:
         found = _find_one(source)
         if isinstance(found, Found):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from generators import safetensors_stream
 from generators.errors import UserError
@@ -13,7 +16,7 @@ from generators.lora_delta import Delta, check_deltas, load_deltas
 if TYPE_CHECKING:
     import numpy as np
 
-    from generators.safetensors_stream import SafetensorsFile
+    from generators.safetensors_stream import SafetensorsFile, StoredTensor
 
 # What a model directory has beside its weights.
 _OTHER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "source.json")
@@ -28,15 +31,15 @@ def fuse(base: Path, adapter: Path, target: Path, report: Callable[[str], None])
     files = safetensors_stream.model_files(base)
     deltas = load_deltas(adapter)
     require_disk(target.parent, sum(file.stat().st_size for file in files), f"the fused model {target.name}")
-    shapes: dict[str, tuple[int, ...]] = {}
-    with atomic_directory(target) as folder:
-        for file in files:
-            with safetensors_stream.SafetensorsFile(file) as source:
-                shapes |= {name: tensor.shape for name, tensor in source.tensors.items()}
-                _fuse_file(source, deltas, folder / file.name)
+    with ExitStack() as opened:
+        sources = [opened.enter_context(safetensors_stream.SafetensorsFile(file)) for file in files]
+        shapes = {name: tensor.shape for source in sources for name, tensor in source.tensors.items()}
         check_deltas(deltas, shapes, adapter)
-        _copy_other_files(base, folder)
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        with atomic_directory(target) as folder:
+            for source in sources:
+                _fuse_file(source, deltas, folder / source.path.name)
+            _copy_other_files(base, folder)
+            size = sum(path.stat().st_size for path in folder.iterdir())
     report(f"fused {len(deltas)} of {len(shapes)} tensors into {target} ({human_bytes(size)})")
     return {"tensors": len(shapes), "changed": len(deltas), "size": size}
 
@@ -44,27 +47,23 @@ def fuse(base: Path, adapter: Path, target: Path, report: Callable[[str], None])
 def _fuse_file(source: SafetensorsFile, deltas: dict[str, Delta], target: Path) -> None:
     from generators.slices import in_order, row_slices
 
-    def jobs() -> Iterator[Callable[[], np.ndarray]]:
-        for tensor in source.tensors.values():
-            for start, stop in row_slices(tensor.shape):
-                yield lambda name=tensor.name, a=start, b=stop: _fused_slice(source, name, a, b, deltas.get(name))  # type: ignore[misc]
-
+    tensors = list(source.tensors.values())
+    jobs = (partial(_fused_slice, source, t, *rows, deltas.get(t.name)) for t in tensors for rows in row_slices(t.shape))
     with target.open("wb") as out:
-        out.write(safetensors_stream.header([(t.name, t.shape, t.dtype) for t in source.tensors.values()]))
-        for data in in_order(jobs()):
-            out.write(data)
+        out.write(safetensors_stream.header([(t.name, t.shape, t.dtype) for t in tensors]))
+        for data in in_order(jobs):
+            out.write(data.data)
 
 
-def _fused_slice(source: SafetensorsFile, name: str, start: int, stop: int, delta: Delta | None) -> np.ndarray:
+def _fused_slice(source: SafetensorsFile, tensor: StoredTensor, start: int, stop: int, delta: Delta | None) -> np.ndarray:
     from generators.quantise import encode
 
-    tensor = source.tensors[name]
-    if delta is None or delta.shape != tensor.shape:  # one that does not fit is told of when all files are known
-        return source.raw(name, start, stop)
+    if delta is None:
+        return source.raw(tensor.name, start, stop)
     try:
-        return encode(delta.apply(source.rows(name, start, stop), start), tensor.dtype)
+        return encode(delta.apply(source.rows(tensor.name, start, stop), start), tensor.dtype)
     except UserError as error:
-        raise UserError(f"fused {name} {error}") from error
+        raise UserError(f"fused {tensor.name} {error}") from error
 
 
 def _copy_other_files(base: Path, folder: Path) -> None:

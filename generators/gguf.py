@@ -7,10 +7,12 @@ they have the right type already. Otherwise both are written from config.json an
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from generators import architectures, gguf_file, safetensors_stream
 from generators.architectures import Architecture
@@ -76,7 +78,8 @@ def write_gguf(
     report: Callable[[str], None],
     end_of_turn: str | None = None,
 ) -> dict[str, Any]:
-    """Write `base` (+ `adapter`) to `target` in one of QUANTISATIONS. Returns {quantisation, size, sha256, bits_per_weight, tensors, kept, types}.
+    """Write `base` (+ `adapter`) to `target` in one of QUANTISATIONS. Returns {quantisation, size, sha256, bits_per_weight, tensors, kept,
+    types}; kept: how many tensors have the base's very bytes, types: how many have each ggml type.
 
     metadata: texts by GGUF key (`general.name`, `general.license`, ...), over those of the base. end_of_turn: the token at which engines
     stop. Raises UserError, with `target` as it was: an unknown quantisation, a K-quant without llama.cpp, base and adapter that do not
@@ -122,8 +125,8 @@ def _tensor_data(parts: Sequence[_Part], plan: Sequence[Tensor]) -> Iterator[Any
     def jobs() -> Iterator[Callable[[], Any]]:
         for part, tensor in zip(parts, plan, strict=True):
             for start, stop in row_slices(part.shape):
-                yield lambda p=part, t=tensor, a=start, b=stop: _encoded_slice(p, t, a, b)  # type: ignore[misc]
-            yield lambda t=tensor: bytes(gguf_file.padding(t.size))  # type: ignore[misc]
+                yield partial(_encoded_slice, part, tensor, start, stop)
+            yield partial(bytes, gguf_file.padding(tensor.size))
 
     yield from in_order(jobs())
 
@@ -173,14 +176,7 @@ def _export_of_gguf(gguf: GgufFile, config: Mapping[str, Any], deltas: Mapping[s
         metadata["tokenizer.ggml.token_type"] = gguf_file.int32s(vocabulary.types)
         metadata["tokenizer.ggml.tokens"] = gguf_file.texts(vocabulary.tokens)
     parts = [
-        _Part(
-            name,
-            tensor.shape,
-            tensor.type,
-            rows=lambda start, stop, name=name: gguf.rows(name, start, stop),  # type: ignore[misc]
-            raw=lambda start, stop, name=name: gguf.raw(name, start, stop),  # type: ignore[misc]
-            delta=deltas.get(name),
-        )
+        _Part(name, tensor.shape, tensor.type, partial(gguf.rows, name), partial(gguf.raw, name), deltas.get(name))
         for name, tensor in gguf.tensors.items()
     ]
     return _Export(metadata, vocabulary, parts, config["num_hidden_layers"], "output.weight" not in gguf.tensors)
@@ -217,21 +213,19 @@ def _part_of_directory(
     deltas: Mapping[str, Delta],
 ) -> _Part:
     """A Hugging Face tensor as a GGUF has it: rows in llama.cpp's order, Gemma's norms plus one."""
+    from generators.slices import reordered_rows
+
     theirs = architecture.gguf_name(name)
     assert theirs is not None
     order = architectures.row_order(architecture, name, config)
     offset = architecture.norm_offset if theirs.endswith("_norm.weight") else 0.0
 
     def rows(start: int, stop: int) -> np.ndarray:
-        if order is None:
-            return file.rows(name, start, stop) + offset if offset else file.rows(name, start, stop)
-        return file.rows(name).reshape(len(order), -1)[order][start:stop].reshape(stop - start, -1)
-
-    def raw(start: int, stop: int) -> np.ndarray:
-        return file.raw(name, start, stop)
+        found = reordered_rows(partial(file.rows, name), shape, start, stop, order)
+        return found + offset if offset else found
 
     as_stored = order is None and not offset
-    return _Part(theirs, shape, file.tensors[name].dtype, rows, raw if as_stored else None, deltas.get(theirs))
+    return _Part(theirs, shape, file.tensors[name].dtype, rows, partial(file.raw, name) if as_stored else None, deltas.get(theirs))
 
 
 def _derived_part(name: str, table: np.ndarray) -> _Part:
@@ -249,7 +243,7 @@ def _finished_metadata(
     finished[_TEMPLATE] = gguf_file.text(chat_template)
     if end_of_turn is not None:
         if end_of_turn not in export.vocabulary.tokens:
-            raise UserError(f"the base's vocabulary has no token {end_of_turn!r}, which its chat format ends a turn with")
+            raise UserError(f"the base has no token {end_of_turn!r}, with which its chat format ends a turn; choose another chat_format")
         finished[_EOT] = gguf_file.uint32(export.vocabulary.tokens.index(end_of_turn))
     return finished
 
@@ -309,18 +303,14 @@ def _check_metadata(gguf: GgufFile, architecture: Architecture, config: Mapping[
 def _check_values(gguf: GgufFile) -> None:
     from generators.slices import in_order, row_slices
 
-    def jobs() -> Iterator[Callable[[], None]]:
-        for name, tensor in gguf.tensors.items():
-            for start, stop in row_slices(tensor.shape):
-                yield lambda name=name, a=start, b=stop: _check_finite(gguf, name, a, b)  # type: ignore[misc]
-
-    for _ in in_order(jobs()):
-        pass
+    jobs = (partial(_check_finite, gguf, name, *rows) for name, tensor in gguf.tensors.items() for rows in row_slices(tensor.shape))
+    for _ in in_order(jobs):
+        pass  # each raises what it finds
 
 
 def _check_finite(gguf: GgufFile, name: str, start: int, stop: int) -> None:
     import numpy as np
 
     rows = gguf.rows(name, start, stop)
-    if not np.isfinite(rows.max() - rows.min()):
+    if not (np.isfinite(rows.max()) and np.isfinite(rows.min())):
         raise UserError(f"{gguf.path}: tensor {name} holds NaN or infinite values")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from generators.errors import UserError
 from generators.files import human_bytes
@@ -142,7 +143,7 @@ def dequantise(raw: np.ndarray, type_name: str) -> np.ndarray:
     return dequantize(raw, GGMLQuantizationType[type_name]).astype(np.float32, copy=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def block_size(type_name: str) -> tuple[int, int]:
     """(values, bytes) of one block of ggml type `type_name`."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType

@@ -14,8 +14,9 @@ always, longest first.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
 from generators import gguf_file
 from generators.errors import UserError, one_of
@@ -171,12 +172,23 @@ def _sentencepiece_model(vocabulary: Vocabulary) -> Any:
 
 
 def _numbers(vocabulary: Vocabulary) -> dict[str, int]:
-    """Token to id. Of tokens with the same text the last counts, as in llama.cpp; the others get a text that no input holds."""
-    numbers = {token: number for number, token in enumerate(vocabulary.tokens)}
-    for number, token in enumerate(vocabulary.tokens):
+    """Token to id, placeholders left out. Of tokens with the same text the last counts, as in llama.cpp; the others get a text that no
+    input holds."""
+    pairs = [
+        (token, number)
+        for number, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
+        if kind != UNUSED or token != _placeholder(number)
+    ]
+    numbers = dict(pairs)
+    for token, number in pairs:
         if numbers[token] != number:
             numbers[f"{token}\0{number}"] = number
     return numbers
+
+
+def _placeholder(number: int) -> str:
+    """What a GGUF has, as llama.cpp's converter names it, for a row of the embedding that no token belongs to."""
+    return f"[PAD{number}]"
 
 
 def _merges_of_scores(vocabulary: Vocabulary, numbers: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -267,7 +279,7 @@ def vocabulary_of_json(tokenizer_json: str, config: Mapping[str, Any], rows: int
         raise UserError(f"{where}: the tokenizer has ids up to {max(numbers.values())}, the embedding {rows} rows")
     byte_level = '"ByteLevel"' in json.dumps([source.get("pre_tokenizer"), source.get("decoder")])
     kind = "gpt2" if byte_level else "llama"
-    tokens = [f"[PAD{number}]" for number in range(rows)]
+    tokens = [_placeholder(number) for number in range(rows)]
     types = [UNUSED] * rows
     for token, number in numbers.items():
         tokens[number], types[number] = token, NORMAL
@@ -310,18 +322,19 @@ def _scores_of_merges(merges: list[Any], tokens: list[str], types: list[int]) ->
     for rank, merge in enumerate(merges):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         ranks.setdefault(left + right, rank)
-    # Characters are never the result of a merge; tokens out of reach get a score below all others.
-    return [-float(ranks.get(token, 0 if len(token) == 1 or kind == BYTE else len(merges))) for token, kind in zip(tokens, types, strict=True)]
+    # Characters and bytes are never the result of a merge; tokens out of reach get a score below all others.
+    never = [0 if len(token) == 1 or kind == BYTE else len(merges) for token, kind in zip(tokens, types, strict=True)]
+    return [-float(ranks.get(token, rank)) for token, rank in zip(tokens, never, strict=True)]
 
 
 def _role_ids(config: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, int]:
-    ids = {}
-    for role in ("bos", "eos", "unk", "pad"):
-        token = config.get(f"{role}_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        if token in numbers:
-            ids[role] = numbers[token]
-    return ids
+    tokens = {role: _content(config.get(f"{role}_token")) for role in ("bos", "eos", "unk", "pad")}
+    return {role: numbers[token] for role, token in tokens.items() if token in numbers}
+
+
+def _content(token: Any) -> str:
+    """The text of a special token, which tokenizer_config.json gives as text or as an object."""
+    return str(token.get("content") if isinstance(token, dict) else token)
 
 
 def _frames(source: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int], role: str) -> bool:
@@ -329,7 +342,9 @@ def _frames(source: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[s
     if role not in ids:
         return False
     declared = config.get(f"add_{role}_token")
-    return declared if declared is not None else f'"{config[f"{role}_token"]}"' in json.dumps(source.get("post_processor"), ensure_ascii=False)
+    if declared is not None:
+        return declared
+    return json.dumps(_content(config[f"{role}_token"])) in json.dumps(source.get("post_processor"))
 
 
 def _metaspace_prefix(pre_tokenizer: Any) -> bool:

@@ -7,9 +7,10 @@ library that xllamacpp brings. Without it the types that the gguf package can ma
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 from generators.errors import UserError, did_you_mean, one_of
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Iterable, Iterator, Sequence, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from generators.gguf_file import row_count
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SLICE_VALUES = 2**21  # 8 MB as float32; dequantising takes a few times that while it lasts
 WORKERS = min(os.cpu_count() or 1, 8)
@@ -15,12 +19,28 @@ WORKERS = min(os.cpu_count() or 1, 8)
 Result = TypeVar("Result")
 
 
-def row_slices(shape: Sequence[int], whole: bool = False) -> Iterator[tuple[int, int]]:
-    """(start, stop) rows of a tensor, about SLICE_VALUES values each. whole: all rows at once, for work that mixes rows."""
+def row_slices(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, stop) rows of a tensor, about SLICE_VALUES values each."""
     rows = row_count(shape)
-    step = rows if whole else max(1, SLICE_VALUES // shape[-1])
+    step = max(1, SLICE_VALUES // shape[-1])
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+def reordered_rows(
+    read: Callable[[int, int], np.ndarray], shape: Sequence[int], start: int, stop: int, order: np.ndarray | None
+) -> np.ndarray:
+    """Rows start to stop of a tensor whose row i is row order[i] of what `read(start, stop)` gives; the values themselves when it is 1-D.
+
+    Only the span that these rows come from is read: an order that stays within heads needs little more than the slice.
+    """
+    if order is None:
+        return read(start, stop)
+    if len(shape) == 1:
+        return read(0, 1)[:, order]
+    wanted = order[start:stop]
+    low = int(wanted.min())
+    return read(low, int(wanted.max()) + 1)[wanted - low]
 
 
 def in_order(jobs: Iterable[Callable[[], Result]]) -> Iterator[Result]:

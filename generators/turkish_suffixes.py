@@ -77,7 +77,7 @@ SOFT_MONOSYLLABLES = _words("""
 """)
 
 # Words of more syllables in -t that soften: a few Turkish nouns, and Arabic, Persian and French ones in d at home. Others in -t do not
-# (bulut, bulutu; sepet, sepeti; internet, interneti). In -nk: Persian words in -ng.
+# (bulut, bulutu; sepet, sepeti; internet, interneti). With them -nk of Persian -ng, and -p after a consonant.
 SOFT_POLYSYLLABLES = _words("""
     adet ağıt ahenk ahit akit akort aminoasit anayurt armut asit avrat avurt azat babayiğit bozkurt cellat ceset cihat cirit çelenk
     çeşit damat diyot ebat ecdat elektrot eşarp etüt evlat feryat geçit hasat haset haydut hudut icat içtihat iktisat imdat inat irat
@@ -108,7 +108,7 @@ DROPPING = _words("""
 # Arabic words whose double consonant is written single at the end of the word.
 DOUBLING = _words("af cet hac had hak hat haz his mahal ret sır şer tıp üs zam zan zıt")
 
-# Before a vowel these two end in y.
+# Before a vowel su and ne end in y.
 LINKED_BY_Y = _words("su akarsu tatlısu ne")
 
 # Pronouns and words in -ki that take the pronominal n though no possessive suffix was put on them here.
@@ -153,47 +153,50 @@ _LETTER_NAMES = dict(zip(
 ))
 # The names that end otherwise in English; engineers read some abbreviations so.
 _ENGLISH_LETTER_NAMES = _LETTER_NAMES | dict(zip("FILMNRSX", "ef ay el em en ar es eks".split(), strict=True))
-ENGLISH_ABBREVIATIONS = _words("SQL HTML XML TTL CI PR LSN CSRF CDN JVM VM LLM ML CSS AWS DNS TLS SSL SSR iOS macOS OS")
+ENGLISH_ABBREVIATIONS = _words("AI AWS CDN CI CSRF CSS DNS HTML JVM LLM LSN ML OS PR SQL SSL TLS TTL VM XML")
 
 _UNITS = "sıfır bir iki üç dört beş altı yedi sekiz dokuz".split()
 _TENS = "sıfır on yirmi otuz kırk elli altmış yetmiş seksen doksan".split()
 _POWERS = "bin milyon milyar trilyon".split()  # what comes above ends like trilyon
 
-# Foreign words, names and units that are not read as they are written: word and reading in turn.
+# Foreign names and words that are not read as they are written, and abbreviations of units: word:reading.
 _READINGS = """
-    google gugıl apple epıl mac mek macbook mekbuk iphone ayfon ipad aypet facebook feysbuk twitter tvitır youtube yutub spotify spotifay
-    chrome krom slack slek word vörd zoom zum excel eksel github githab gitlab gitlab docker dakır linux linuks python paytın rust rast
-    javascript cavaskript typescript taypskript react riekt node.js nodceyes next.js nekstceyes vue.js viyuceyes c++ siplasplas c# sişarp
-    json ceysın yaml yamıl null nal ram rem cpython sipaytın
-    array erey backup bekap batch beç branch brenç buffer bafır bug bag build bild cache keş callback kolbek channel çenıl checker çekır
-    checkout çekaut class klas client klayınt closure klojır cluster klastır code kod codebase kodbeys collector kolektır compiler kompaylır
-    constraint konstreynt consumer konsumır container konteynır cookie kuki crash kreş crate kreyt dashboard deşbord database deytabeys
-    deadline dedlayn debug dibag deploy diploy driver drayvır event ivent executor egzekütır feature fiçır feedback fidbek firewall fayrvol
-    flag fleg framework freymvörk gateway geytvey handler hendlır hash heş header hedır heap hip instance instıns interface interfeys
-    issue işu iterator itıreytır job cob key kiy latency leytınsi library laybrıri lifetime layftaym line layn linter lintır
-    locale lokeyl
-    loop lup mail meyl e-mail imeyl main meyn map mep memory memori microservice maykroservis node nod parser parsır patch peç
-    pipeline payplayn pointer poyntır pool pul primary praymıri producer prodüsır proxy proksi push puş query kuveri queue kyu
-    refactor rifektır release rilis repository ripozitori resolver rizolvır response rispons restart ristart review rivyuv rollback rolbek router rutır
-    runtime rantaym scheduler skecılır server sörvır slice slays software softver stack stek startup startap struct strakt switch sviç
-    tenant tenınt thread tred timeout taymaut token tokın trace treys trait treyt transaction trenzekşın type tayp update apdeyt
-    worker vörkır workflow vörkflov
-    kg kilogram km kilometre cm santimetre mm milimetre ms milisaniye dk dakika sn saniye
+    apple:epıl c#:sişarp c++:siplasplas chrome:krom cpython:sipaytın docker:dakır excel:eksel facebook:feysbuk github:githab
+    gitlab:gitlab google:gugıl ipad:aypet iphone:ayfon javascript:cavaskript linux:linuks mac:mek macbook:mekbuk next.js:nekstceyes
+    node.js:nodceyes python:paytın react:riekt rust:rast slack:slek spotify:spotifay twitter:tvitır typescript:taypskript
+    vue.js:viyuceyes word:vörd youtube:yutub zoom:zum
+
+    aggregate:agregeyt allocator:alokeytır array:erey backup:bekap batch:beç branch:brenç bucket:bakıt buffer:bafır bug:bag build:bild
+    cache:keş callback:kolbek channel:çenıl checker:çekır checkout:çekaut class:klas client:klayınt closure:klojır cluster:klastır
+    code:kod codebase:kodbeys collector:kolektır compiler:kompaylır condition:kındişın consistency:konsistınsi constraint:konstreynt
+    consumer:konsumır container:konteynır cookie:kuki crash:kreş crate:kreyt customer:kastımır dashboard:deşbord database:deytabeys
+    deadline:dedlayn debug:dibag deploy:diploy driver:drayvır e-mail:imeyl error:erır event:ivent executor:egzekütır feature:fiçır
+    feedback:fidbek firewall:fayrvol flag:fleg formatter:formatır framework:freymvörk gateway:geytvey handler:hendlır hash:heş
+    header:hedır heap:hip image:imıç instance:instıns interface:interfeys issue:işu iterator:itıreytır job:cob json:ceysın key:kiy
+    latency:leytınsi library:laybrıri lifetime:layftaym line:layn linter:lintır locale:lokeyl loop:lup mail:meyl main:meyn map:mep
+    memory:memori merge:mörç microservice:maykroservis migration:maygreyşın node:nod null:nal order:ordır outbox:autbaks parser:parsır
+    patch:peç pipeline:payplayn pointer:poyntır pool:pul primary:praymıri producer:prodüsır proxy:proksi push:puş query:kuveri
+    queue:kyu ram:rem refactor:rifektır release:rilis repository:ripozitori resolver:rizolvır response:rispons restart:ristart
+    review:rivyuv rollback:rolbek router:rutır runtime:rantaym scheduler:skecılır server:sörvır slice:slays software:softver
+    stack:stek startup:startap struct:strakt switch:sviç tenant:tenınt thread:tred timeout:taymaut token:tokın trace:treys trait:treyt
+    transaction:trenzekşın type:tayp update:apdeyt vec:vek worker:vörkır workflow:vörkflov yaml:yamıl
+
+    cm:santimetre dk:dakika kg:kilogram km:kilometre mm:milimetre ms:milisaniye sn:saniye
 """
 # Foreign words read near enough to their letters, but kept apart by an apostrophe all the same.
 _READ_AS_WRITTEN = """
-    api async backend benchmark bluetooth commit cpu deadlock endpoint enum frontend generic git go gpu host index java kernel kotlin
-    log macro monolith monorepo mutex ownership plugin prompt push replica repo request script sprint string throughput
+    api async backend benchmark bluetooth cargo charset commit cpu deadlock dump endpoint enum flask frontend generic git go gpu host
+    idempotent index java kernel kotlin log macro mock monolith monorepo mutex ownership plugin prod prompt push replica repo request
+    script sprint string throughput tokio
 """
 # Abbreviations read as words, by their letters.
-WORD_ABBREVIATIONS = _words("ASELSAN BOTAŞ CRUD MEB NATO REST ROKETSAN ROM TÜBİTAK TÜİK UNESCO UNICEF")
+WORD_ABBREVIATIONS = _words("ASELSAN BOTAŞ MEB NATO REST ROKETSAN ROM TÜBİTAK TÜİK UNESCO UNICEF")
 
 
 def _readings() -> dict[str, str]:
     """Lower-case word to reading."""
-    written = {word: word for word in _READ_AS_WRITTEN.split()}
-    flat = _READINGS.split()
-    return written | dict(zip(flat[::2], flat[1::2], strict=True))
+    declared = dict(pair.split(":") for pair in _READINGS.split())
+    return {word: word for word in _READ_AS_WRITTEN.split()} | declared
 
 
 FOREIGN = _readings()
@@ -280,16 +283,21 @@ class Reading(NamedTuple):
     apart: bool
 
 
-_INFLECTED = re.compile(r"(?<=\w)['’](?=[a-zçğıöşü]+$)")
+_INFLECTED = re.compile(r"(?<=\w)['’]([a-zçğıöşü'’]*[a-zçğıöşü])$")
 _NUMBER = re.compile(r"[0-9](?:[0-9.,:]*[0-9])?$")
 _FOREIGN_LETTERS = re.compile(r"[qwx]|ck")
 
 
 def _reading(word: str) -> Reading:
-    """Of a word as written: number, declared word, abbreviation, foreign spelling or plain Turkish, in that order."""
-    base, *suffixes = _INFLECTED.split(word)
-    if suffixes:
-        return Reading(_reading(base).text + suffixes[0], False)
+    """Of a word as written; one that bears a suffix already (Rust'ta) is read with it."""
+    inflected = _INFLECTED.search(word)
+    if inflected:
+        return Reading(_reading_of_base(word[:inflected.start()]).text + inflected[1], False)
+    return _reading_of_base(word)
+
+
+def _reading_of_base(word: str) -> Reading:
+    """Number, declared word, abbreviation, foreign spelling or plain Turkish, in that order."""
     bare = word.rstrip("\"”»’')]}.!?%*_`")
     number = _NUMBER.search(bare)
     if number:
@@ -303,15 +311,16 @@ def _reading(word: str) -> Reading:
     if letters[-1:].isupper():
         return Reading(_read_abbreviation(letters), True)
     plain = _plain(letters)
-    if plain.isascii() and not any(letter in _VOWELS for letter in plain):  # pdf, html
+    if plain and plain.isascii() and not any(letter in _VOWELS for letter in plain):  # pdf, html
         return Reading(_read_abbreviation(plain.upper()), True)
     return Reading(letters, bool(_FOREIGN_LETTERS.search(plain)))
 
 
 def _read_abbreviation(letters: str) -> str:
-    """The name of the last letter, in Turkish or, where declared for the abbreviation or its end (PostgreSQL), in English."""
-    english = any(letters.endswith(declared) for declared in ENGLISH_ABBREVIATIONS if declared == letters or len(declared) > 2)
-    return (_ENGLISH_LETTER_NAMES if english else _LETTER_NAMES).get(letters[-1], letters)
+    """The name of the last letter; in English if the capitals at the end (PostgreSQL, macOS) are declared to be read so."""
+    lower_case_end = next((index for index in range(len(letters), 0, -1) if not letters[index - 1].isupper()), 0)
+    names = _ENGLISH_LETTER_NAMES if letters[lower_case_end:] in ENGLISH_ABBREVIATIONS else _LETTER_NAMES
+    return names.get(letters[-1], letters)
 
 
 def _read_number(text: str) -> str:
@@ -506,7 +515,7 @@ def _add(
     source = text if isinstance(text, str) else str(text)
     plain = _nfc(source)
     head, word, tail = _split(plain)
-    if not _has_word(word):
+    if not _has_word(word) and not (word and said):
         return plain
     irregular = PRONOUNS.get(tr_lower(word), {}).get(suffix.name, "") if proper is not True and not said else ""
     if irregular:
@@ -628,7 +637,7 @@ def tr_plural(text: object, said: str | None = None, proper: bool | None = None)
     """
     bare, was_compound = _bare_compound(text)
     if was_compound:
-        return _add(bare, Suffix("plural", "lArI", derives=True), said, proper, makes_possessed=True)
+        return _add(bare, Suffix("plural", _POSSESSIVES["3pl"], derives=True), said, proper, makes_possessed=True)
     return _add(text, Suffix("plural", "lAr", derives=True), said, proper, makes_plural=True)
 
 

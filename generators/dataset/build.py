@@ -1,0 +1,106 @@
+"""Samples to a dataset: read, judged, split, written; or judged wanting, with every reason, and nothing replaced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
+
+from generators.dataset import quality
+from generators.dataset.entries import Entry, read, write
+from generators.dataset.quality import DatasetErrors, Limits, Near, Violation
+from generators.dataset.report import CategoryFigures, classifier_figures, corpus_figures, near_as_json, violations_as_json
+from generators.dataset.split import Split, shuffled, split
+from generators.errors import UserError
+from generators.files import atomic_path, write_json
+
+Spec = dict[str, Any]
+REJECTED = "report.rejected.json"
+
+
+def build(
+    sample_files: list[Path], project: Spec, categories: dict[str, Spec], suites: dict[str, Spec], case_lines: dict[str, list[int]],
+    personas: dict[str, Spec], target: Path, report: Callable[[str], None], *, classifier: Spec | None = None, control_tokens: Collection[str] = (),
+) -> Spec:
+    """Write `target`/{train,valid}.jsonl and report.json, and return the report.
+
+    project: of specs/project.yaml. categories: by `group/category`. suites, case_lines: the evaluation's, by name. classifier: the
+    rules of specs/tiers.yaml; without them no agreement is reported. control_tokens: of every chat format.
+    Raises DatasetErrors with every violation; then `target` holds what it held before, and the report in report.rejected.json.
+    """
+    limits = _limits(project, categories, personas, control_tokens)
+    entries, figures, violations = _read(sample_files, limits)
+    if not entries:
+        raise UserError("there are no samples; run: doit samples")
+    report(f"{len(entries)} samples read")
+    parts = split(entries, project["dataset"]["valid_share"], project["seed"])
+    nears = quality.near_duplicates(entries, limits)
+    violations += _across(entries, figures, nears, parts, limits)
+    violations += quality.evaluation_leaks(entries, quality.queries_of(suites, case_lines), limits)
+    violations.sort(key=lambda found: (found.rule, found.sources))
+    made = _report(entries, figures, nears, parts, project, violations)
+    if classifier is not None:
+        made["classifier"] = classifier_figures(entries, classifier)
+    if violations:
+        write_json(target / REJECTED, made)
+        raise DatasetErrors(violations)
+    _write(entries, parts, sample_files, project["seed"], target)
+    write_json(target / "report.json", made)
+    (target / REJECTED).unlink(missing_ok=True)
+    report(f"{len(parts.train)} train, {len(parts.valid)} valid")
+    return made
+
+
+def _limits(project: Spec, categories: dict[str, Spec], personas: dict[str, Spec], control_tokens: Collection[str]) -> Limits:
+    return Limits(
+        quality=project["quality"],
+        balance=project["dataset"]["balance"],
+        tolerance=project["dataset"]["tolerance"],
+        words={name: (spec["quality"]["words"]["min"], spec["quality"]["words"]["max"]) for name, spec in categories.items()},
+        markers={name: spec["opinion_markers"] for name, spec in personas.items()},
+        control_tokens=control_tokens,
+    )
+
+
+def _read(sample_files: Sequence[Path], limits: Limits) -> tuple[list[Entry], dict[str, CategoryFigures], list[Violation]]:
+    """Every sample as an entry, the figures of each category, and what single samples break (once a rule and example)."""
+    entries: list[Entry] = []
+    figures: dict[str, CategoryFigures] = {}
+    violations: dict[tuple[str, tuple[str, ...]], Violation] = {}
+    for entry, row in read(sample_files):
+        entries.append(entry)
+        figures.setdefault(entry.category, CategoryFigures()).add(entry)
+        for found in quality.of_sample(entry, row["metadata"]["persona"], limits):
+            violations.setdefault((found.rule, found.sources), found)
+    return entries, figures, list(violations.values())
+
+
+def _across(entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], nears: Sequence[Near], parts: Split, limits: Limits) -> Iterator[Violation]:
+    """What samples break together."""
+    yield from quality.balance(Counter(entry.group for entry in entries), limits)
+    yield from quality.tier_shares(Counter(entry.tier for entry in entries), limits)
+    for name, category in figures.items():
+        yield from quality.same_openings(name, category.openings, limits)
+    yield from quality.duplicates(entries)
+    yield from quality.near_violations(nears, entries)
+    yield from quality.leaks(nears, entries, frozenset(parts.valid))
+
+
+def _report(
+    entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], nears: Sequence[Near], parts: Split, project: Spec, violations: Sequence[Violation]
+) -> Spec:
+    made = {"train": len(parts.train), "valid": len(parts.valid), "seed": project["seed"], **corpus_figures(figures, project["dataset"]["balance"])}
+    held_out = Counter(entries[index].category for index in parts.valid)
+    for name, category in made["categories"].items():
+        category["train"], category["valid"] = category["samples"] - held_out[name], held_out[name]
+    made["near_duplicates"] = near_as_json(nears, entries)
+    made["divided"] = parts.divided
+    made["violations"] = violations_as_json(violations)
+    return made
+
+
+def _write(entries: Sequence[Entry], parts: Split, sample_files: Sequence[Path], seed: int, target: Path) -> None:
+    """Both splits, then both renamed: no train of one build beside the valid of another."""
+    with atomic_path(target / "train.jsonl") as train, atomic_path(target / "valid.jsonl") as valid:
+        write(entries, shuffled(entries, parts.train, seed), sample_files, train)
+        write(entries, shuffled(entries, parts.valid, seed), sample_files, valid)

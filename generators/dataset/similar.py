@@ -1,0 +1,174 @@
+"""Texts that say nearly the same: how they are compared, and how all such pairs are found without comparing all pairs.
+
+The similarity of two texts is 1 - d / n, where d is the Levenshtein distance and n the length of the longer (rapidfuzz's
+`Levenshtein.normalized_similarity`), after letter case, punctuation and Turkish letters are levelled. So at 0.9 a text of fewer than ten
+letters is like no other but itself ("selam", "selamlar"), and one of fifty may differ in five.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
+
+from generators.turkish import fold
+
+if TYPE_CHECKING:
+    import numpy
+
+EXACT_LIMIT = 20_000  # texts up to which every pair is compared; beyond, MinHash proposes the pairs
+_BLOCK = 512
+_SHINGLE = 3
+_BANDS, _ROWS = 24, 3  # two texts with Jaccard similarity 0.5 of their shingles share a band with probability 0.96
+_NEIGHBOURS = 64  # texts of one bucket that a text is compared with
+
+_PUNCTUATION = re.compile(r"[.,!?;:…\"'’‘“”„«»()\[\]{}`]")
+_BREAKS = re.compile(r"[\s\-–—]+")
+_DRAWN_OUT = re.compile(r"([^\W\d_])\1{2,}")
+_ASCII = str.maketrans("çğıöşüâîû", "cgiosuaiu")
+
+
+class Pair(NamedTuple):
+    """Indices of two texts and their similarity."""
+
+    one: int
+    other: int
+    similarity: float
+
+
+def normalised(text: str) -> str:
+    """Turkish lower case, no punctuation, single blanks: two texts with the same are the same text."""
+    folded = fold(text)
+    return _BREAKS.sub(" ", _PUNCTUATION.sub("", folded)).strip() or _BREAKS.sub(" ", folded).strip()
+
+
+def levelled(text: str) -> str:
+    """Of a normalised text: Turkish letters as a foreign keyboard types them, drawn-out letters ("yaaaa") once."""
+    return _DRAWN_OUT.sub(r"\1", text.translate(_ASCII))
+
+
+def in_word_order(text: str) -> str:
+    """The words sorted: Turkish says the same in many orders."""
+    return " ".join(sorted(text.split()))
+
+
+def similar_pairs(texts: Sequence[str], families: Sequence[str], threshold: float, exact_limit: int = EXACT_LIMIT) -> list[Pair]:
+    """Pairs of levelled texts of different families with a similarity of at least `threshold`, one pair for two families.
+
+    Up to `exact_limit` texts all pairs count; beyond, those that MinHash proposes (measured recall above 0.97), in time that grows
+    with the number of texts rather than of pairs.
+    """
+    found: dict[tuple[str, str], Pair] = {}
+    pairs = _compared(texts, families, threshold) if len(texts) <= exact_limit else _proposed(texts, families, threshold)
+    for pair in pairs:
+        key = tuple(sorted((families[pair.one], families[pair.other])))
+        if key not in found or found[key].similarity < pair.similarity:
+            found[key] = pair  # type: ignore[index]
+    return sorted(found.values())
+
+
+def matches_between(queries: Sequence[str], texts: Sequence[str], threshold: float) -> Iterator[Pair]:
+    """Pairs (query, text) with a similarity of at least `threshold`."""
+    import numpy
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cdist
+
+    if not queries:
+        return
+    for start in range(0, len(texts), _BLOCK * 8):
+        block = texts[start : start + _BLOCK * 8]
+        scores = cdist(queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32)
+        for one, other in zip(*numpy.nonzero(scores), strict=True):
+            yield Pair(int(one), start + int(other), float(scores[one, other]))
+
+
+def _compared(texts: Sequence[str], families: Sequence[str], threshold: float) -> Iterator[Pair]:
+    """Every pair whose lengths allow the similarity: the texts are sorted by length, and each meets those not much longer."""
+    import numpy
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cdist
+
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    lengths = numpy.array([len(texts[index]) for index in order])
+    ordered = [texts[index] for index in order]
+    for start in range(0, len(order), _BLOCK):
+        end = min(start + _BLOCK, len(order))
+        reach = int(numpy.searchsorted(lengths, lengths[end - 1] / max(threshold, 1e-9) + 1e-9, side="right"))
+        scores = cdist(ordered[start:end], ordered[start:reach], scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32)
+        for row, column in zip(*numpy.nonzero(numpy.triu(scores, 1)), strict=True):
+            one, other = sorted((order[start + int(row)], order[start + int(column)]))
+            if families[one] != families[other]:
+                yield Pair(one, other, float(scores[row, column]))
+
+
+def _proposed(texts: Sequence[str], families: Sequence[str], threshold: float) -> Iterator[Pair]:
+    """MinHash (Broder 1997) over runs of three letters, banded; what shares a band is compared."""
+    from rapidfuzz.distance import Levenshtein
+
+    seen: set[tuple[int, int]] = set()
+    for bucket in _buckets(_signatures(texts)):
+        for one, other in _different(bucket, texts, families):
+            if (one, other) in seen:
+                continue
+            seen.add((one, other))
+            similarity = Levenshtein.normalized_similarity(texts[one], texts[other], score_cutoff=threshold)
+            if similarity >= threshold:
+                yield Pair(one, other, similarity)
+
+
+def _different(bucket: Sequence[int], texts: Sequence[str], families: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of a bucket, one text a family, each with its neighbours by length."""
+    first: dict[str, int] = {}
+    for index in bucket:
+        first.setdefault(families[index], index)
+    members = sorted(first.values(), key=lambda index: (len(texts[index]), texts[index]))
+    for position, one in enumerate(members):
+        for other in members[position + 1 : position + 1 + _NEIGHBOURS]:
+            yield min(one, other), max(one, other)
+
+
+def _buckets(signatures: numpy.ndarray) -> Iterator[list[int]]:
+    """Indices of texts that agree in all rows of a band. signatures: (texts, bands * rows) uint64."""
+    import numpy
+
+    for band in range(_BANDS):
+        rows = signatures[:, band * _ROWS : (band + 1) * _ROWS]
+        keys = rows[:, 0] * numpy.uint64(0x9E3779B97F4A7C15)
+        for column in range(1, _ROWS):
+            keys = (keys ^ rows[:, column]) * numpy.uint64(0x9E3779B97F4A7C15)
+        order = numpy.argsort(keys, kind="stable")
+        edges = numpy.flatnonzero(numpy.diff(keys[order])) + 1
+        starts, ends = numpy.concatenate(([0], edges)), numpy.concatenate((edges, [len(order)]))
+        for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
+            yield order[start:end].tolist()
+
+
+def _signatures(texts: Sequence[str], chunk: int = 4096) -> numpy.ndarray:
+    """(texts, bands * rows) uint64: for each of so many hash functions the smallest hash of any shingle of the text."""
+    import numpy
+
+    functions = numpy.random.default_rng(0).integers(1, 2**63, size=(2, _BANDS * _ROWS), dtype=numpy.uint64) | numpy.uint64(1)
+    signatures = numpy.empty((len(texts), _BANDS * _ROWS), dtype=numpy.uint64)
+    for start in range(0, len(texts), chunk):
+        hashes, starts, outside = _shingles(texts[start : start + chunk])
+        for column in range(functions.shape[1]):
+            mixed = hashes * functions[0, column] + functions[1, column]
+            mixed ^= mixed >> numpy.uint64(29)
+            mixed *= numpy.uint64(0xBF58476D1CE4E5B9)
+            mixed[outside] = numpy.iinfo(numpy.uint64).max
+            signatures[start : start + chunk, column] = numpy.minimum.reduceat(mixed, starts)
+    return signatures
+
+
+def _shingles(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """(hash of every run of three characters, where each text starts, positions of the runs that reach over a text's end)."""
+    import numpy
+
+    padded = [f" {text}  " for text in texts]  # at least one run each
+    letters = numpy.frombuffer("".join(padded).encode("utf-32-le"), dtype=numpy.uint32).astype(numpy.uint64)
+    ends = numpy.cumsum([len(text) for text in padded])
+    hashes = numpy.zeros(len(letters), dtype=numpy.uint64)
+    for step in range(_SHINGLE):
+        hashes[: len(letters) - step] = (hashes[: len(letters) - step] ^ letters[step:]) * numpy.uint64(0x100000001B3)
+        hashes ^= hashes >> numpy.uint64(31)
+    outside = numpy.concatenate([ends - step for step in range(1, _SHINGLE)])
+    return hashes, numpy.concatenate(([0], ends[:-1])), outside

