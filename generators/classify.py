@@ -1,18 +1,25 @@
 """How much thought a query needs, guessed from rules alone: the points of its length and of the cues in it, and two thresholds.
 
 The rules are the `classifier` block of specs/tiers.yaml. Nothing is learnt and nothing is hidden: a verdict names what it counted.
+A cue is *found* by one of its patterns, or by one of the cues it names; it *counts* when its conditions hold too (`with`, `unless`,
+`words`), so that "why" can weigh more in an everyday question than in a technical one.
 """
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+import re
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from generators import patterns
-from generators.turkish import words
+from generators.errors import did_you_mean
+from generators.turkish import fold, words
+
+Rules = Mapping[str, Any]
+Cue = Mapping[str, Any]
 
 
 class Reason(NamedTuple):
-    """name: of the cue, or "length". points: added. found: what in the query gave them."""
+    """name: of the cue, or "length". points: added. found: what gave them, words of the query or their number."""
 
     name: str
     points: float
@@ -25,39 +32,114 @@ class Verdict(NamedTuple):
     reasons: tuple[Reason, ...]
 
 
-def classify(query: str, rules: Mapping[str, Any]) -> Verdict:
+def classify(query: str, rules: Rules) -> Verdict:
     """The tier of a query. rules: bias, length, cues and thresholds, as in specs/tiers.yaml.
 
-    Raises ValueError for a cue with a regular expression that cannot be read.
+    Raises ValueError for rules in which `problems_of_rules` finds something.
     """
-    reasons = tuple(reason for reason in (_of_bias(rules), _of_length(query, rules), *_of_cues(query, rules)) if reason)
+    count = len(words(query))
+    reasons = [*_of_bias(rules), *_of_length(count, rules), *_of_cues(query, count, rules["cues"])]
     points = round(sum(reason.points for reason in reasons), 6)
-    return Verdict(_tier(points, rules["thresholds"]), points, reasons)
+    return Verdict(_tier(points, rules["thresholds"]), points, tuple(reasons))
 
 
 def explain(verdict: Verdict) -> str:
-    """`medium (3 points): question of how 2 (nasıl), length 1 (9 words)`"""
+    """`medium (2.5 points): everyday why +2 (neden), question of five words +0.5 (6 words)`"""
     counted = ", ".join(f"{reason.name} {reason.points:+g}" + (f" ({reason.found})" if reason.found else "") for reason in verdict.reasons)
     return f"{verdict.tier} ({verdict.points:g} points): {counted or 'no cue found'}"
+
+
+def problems_of_rules(rules: Rules) -> Iterator[tuple[int, str, str]]:
+    """(index of the cue, field, message) for everything that would keep the rules from being used."""
+    names = [cue["name"] for cue in rules["cues"]]
+    known = {cue["name"]: cue for cue in rules["cues"]}
+    for index, cue in enumerate(rules["cues"]):
+        if names.index(cue["name"]) != index:
+            yield index, "name", f"the name {cue['name']!r} is used twice"
+        if not any(cue.get(field) for field in ("any", "cues", "with", "words")):
+            yield index, "name", f"the cue {cue['name']!r} says nothing to look for; give it `any`, `cues`, `with` or `words`"
+        for pattern in cue.get("any", ()):
+            message = patterns.problem(pattern)
+            if message:
+                yield index, "any", message
+        for field in ("cues", "with", "unless"):
+            for name in cue.get(field, ()):
+                if name not in known:
+                    yield index, field, f"no cue {name!r}{did_you_mean(name, names)}"
+        if _goes_round(cue, known):
+            yield index, "cues", f"the cue {cue['name']!r} leads back to itself"
+
+
+def _goes_round(cue: Cue, known: Mapping[str, Cue]) -> bool:
+    seen: set[str] = set()
+    waiting = list(cue.get("cues", ()))
+    while waiting:
+        name = waiting.pop()
+        if name == cue["name"]:
+            return True
+        if name in known and name not in seen:
+            seen.add(name)
+            waiting += known[name].get("cues", ())
+    return False
 
 
 def _tier(points: float, thresholds: Mapping[str, float]) -> str:
     return "high" if points >= thresholds["high"] else "medium" if points >= thresholds["medium"] else "low"
 
 
-def _of_bias(rules: Mapping[str, Any]) -> Reason | None:
-    return Reason("bias", rules["bias"], "") if rules["bias"] else None
+def _of_bias(rules: Rules) -> list[Reason]:
+    return [Reason("bias", rules["bias"], "")] if rules["bias"] else []
 
 
-def _of_length(query: str, rules: Mapping[str, Any]) -> Reason | None:
-    count = len(words(query))
+def _of_length(count: int, rules: Rules) -> list[Reason]:
     reached = [entry for entry in rules["length"] if count >= entry["words"]]
-    if not reached:
-        return None
-    points = max(reached, key=lambda entry: entry["words"])["points"]
-    return Reason("length", points, f"{count} words") if points else None
+    points = max(reached, key=lambda entry: entry["words"])["points"] if reached else 0
+    return [Reason("length", points, f"{count} words")] if points else []
 
 
-def _of_cues(query: str, rules: Mapping[str, Any]) -> list[Reason]:
-    found = ((cue, patterns.first_match(cue["any"], query)) for cue in rules["cues"])
-    return [Reason(cue["name"], cue["points"], pattern) for cue, pattern in found if pattern is not None]
+def _of_cues(query: str, count: int, cues: Sequence[Cue]) -> list[Reason]:
+    found = _found(query, cues)
+    return [
+        Reason(cue["name"], cue["points"], found[cue["name"]] or f"{count} words")
+        for cue in cues
+        if cue["points"] and found[cue["name"]] is not None and _counts(cue, found, count)
+    ]
+
+
+def _counts(cue: Cue, found: Mapping[str, str | None], count: int) -> bool:
+    limits = cue.get("words", {})
+    return (
+        all(found[name] is not None for name in cue.get("with", ()))
+        and all(found[name] is None for name in cue.get("unless", ()))
+        and limits.get("min", 0) <= count <= limits.get("max", count)
+    )
+
+
+def _found(query: str, cues: Sequence[Cue]) -> dict[str, str | None]:
+    """What each cue is found by: words of the query, "" where it looks for none, None where it is not found."""
+    by_name = {cue["name"]: cue for cue in cues}
+    found: dict[str, str | None] = {}
+
+    def look(name: str, way: tuple[str, ...]) -> str | None:
+        if name in found:
+            return found[name]
+        if name not in by_name or name in way:
+            raise ValueError(f"the cue {name!r} " + ("leads back to itself" if name in way else "does not exist"))
+        cue = by_name[name]
+        by = _words_found(patterns.first_match(cue.get("any", ()), query), query)
+        for other in cue.get("cues", ()):
+            by = look(other, (*way, name)) if by is None else by
+        found[name] = by if by is not None or cue.get("any") or cue.get("cues") else ""
+        return found[name]
+
+    for name in by_name:
+        look(name, ())
+    return found
+
+
+def _words_found(pattern: str | None, query: str) -> str | None:
+    """What an explanation shows of a pattern: itself, or what a regular expression matched."""
+    if pattern is None or not (pattern.startswith("/") and pattern.endswith("/") and len(pattern) > 2):
+        return pattern.removesuffix("$") if pattern else pattern
+    hit = re.search(pattern[1:-1], fold(query), re.MULTILINE) or re.search(pattern[1:-1], query.lower(), re.MULTILINE)
+    return hit[0].strip() if hit and hit[0].strip() else pattern

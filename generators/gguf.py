@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generators import architectures, gguf_file, safetensors_stream
+from generators import architectures, ggml, gguf_file, safetensors_stream
 from generators.architectures import Architecture
 from generators.base import BASE_GGUF
 from generators.errors import UserError
 from generators.files import atomic_path, human_bytes, read_json, require_disk, sha256_file
 from generators.gguf_file import Entry, GgufFile, Tensor
 from generators.lora_delta import Delta, check_deltas, load_deltas
-from generators.quantise import FILE_TYPES, QUANTISATIONS, check_quantisation, encode, load_ggml, needs_ggml, tensor_type
+from generators.quantise import FILE_TYPES, QUANTISATIONS, check_quantisation, encode, needs_ggml, tensor_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +90,7 @@ def write_gguf(
     with ExitStack() as opened:
         export = _open_base(base, deltas, adapter, opened)
         types = [tensor_type(part.name, part.shape, quantisation, export.layers, export.tied) for part in export.parts]
-        if any(map(needs_ggml, types)) and load_ggml() is None:
+        if any(map(needs_ggml, types)) and ggml.quantiser() is None:
             raise UserError(f"{quantisation} is made by llama.cpp, which is not installed; run: pip install -e '.[embedded]'")
         plan = gguf_file.plan((part.name, part.shape, kind) for part, kind in zip(export.parts, types, strict=True))
         head = gguf_file.header(_finished_metadata(export, quantisation, chat_template, metadata, end_of_turn), plan)

@@ -16,6 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from generators import ggml
 from generators.errors import UserError
 from generators.files import human_bytes
 
@@ -137,10 +138,16 @@ def dequantise(raw: np.ndarray, type_name: str) -> np.ndarray:
         return raw.view(np.float16).astype(np.float32)
     if type_name == "BF16":
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    from gguf import GGMLQuantizationType
-    from gguf.quants import dequantize
+    dequantiser = ggml.dequantiser(type_name)
+    if dequantiser is None:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
 
-    return dequantize(raw, GGMLQuantizationType[type_name]).astype(np.float32, copy=False)
+        return dequantize(raw, GGMLQuantizationType[type_name]).astype(np.float32, copy=False)
+    values, size = block_size(type_name)
+    rows = np.empty((raw.shape[0], raw.shape[1] // size * values), np.float32)
+    dequantiser(raw.ctypes.data, rows.ctypes.data, rows.size)
+    return rows
 
 
 @cache

@@ -113,6 +113,7 @@ def _main(gguf: str, context: str, slots: str, threads: str) -> None:
     params.n_parallel = int(slots)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(threads)
     params.use_jinja = True
+    params.swa_full = True  # a sliding window's cache would otherwise forget the prompt's beginning, and every request pay for it again
     params.warmup = False
     server = xllamacpp.Server(params)
     print(json.dumps({"url": server.listening_address}), flush=True)

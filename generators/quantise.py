@@ -1,17 +1,15 @@
 """Which tensor gets which ggml type, and the arithmetic that puts it there.
 
 The mixing rules are llama.cpp's (`llama_tensor_get_type` in src/llama-quant.cpp); K-quants are made by ggml itself, through the shared
-library that xllamacpp brings. Without it the types that the gguf package can make are still written.
+library of xllamacpp. Without it the types that the gguf package can make are still written.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from generators import ggml
 from generators.errors import UserError, did_you_mean, one_of
 
 if TYPE_CHECKING:
@@ -113,8 +111,8 @@ def _quantise(rows: np.ndarray, type_name: str) -> np.ndarray:
     from generators.gguf_file import stored_size
 
     kind = GGMLQuantizationType[type_name]
-    ggml = load_ggml()
-    if ggml is None:
+    quantiser = ggml.quantiser()
+    if quantiser is None:
         if needs_ggml(type_name):
             raise UserError(f"{type_name} is made by llama.cpp, which is not installed; run: pip install -e '.[embedded]'")
         from gguf.quants import quantize
@@ -122,30 +120,7 @@ def _quantise(rows: np.ndarray, type_name: str) -> np.ndarray:
         return quantize(rows, kind)
     size = stored_size(rows.shape, type_name)
     out = np.zeros((rows.shape[0], size // rows.shape[0]), np.uint8)
-    written = ggml(kind.value, rows.ctypes.data, out.ctypes.data, 0, rows.shape[0], rows.shape[1], None)
+    written = quantiser(kind.value, rows.ctypes.data, out.ctypes.data, 0, rows.shape[0], rows.shape[1], None)
     if written != size:
         raise UserError(f"llama.cpp wrote {written} bytes of {type_name} where {size} were due")
     return out
-
-
-@lru_cache(maxsize=1)
-def load_ggml() -> Any | None:
-    """`ggml_quantize_chunk(type, source, target, first value, rows, columns, importance) -> bytes written`, or None without xllamacpp.
-
-    ctypes lets go of the interpreter's lock, so several threads may call it at once.
-    """
-    import importlib.util
-
-    spec = importlib.util.find_spec("xllamacpp")
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent
-    for library in [*folder.glob("*.so"), *folder.rglob("*ggml*.dylib"), *folder.rglob("*ggml*.so")]:
-        try:
-            function = ctypes.CDLL(str(library)).ggml_quantize_chunk
-        except (OSError, AttributeError):
-            continue  # a library without the symbol; the next one may have it
-        function.restype = ctypes.c_size_t
-        function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
-        return function
-    return None

@@ -27,6 +27,7 @@ def environment(folder: Path | None) -> Environment:
     )
     env.filters.update(FILTERS)
     env.filters["messages_json"] = _messages_json
+    env.filters["quoted"] = _quoted
     return env
 
 
@@ -37,6 +38,13 @@ def _messages_json(turns: list[dict[str, str]]) -> str:
         messages.append({"role": "user", "content": turn["user"]})
         messages.append({"role": "assistant", "content": turn["jessy"]})
     return to_json(messages)
+
+
+def _quoted(text: str) -> str:
+    """A value for a Modelfile."""
+    from generators.modelfile import quoted
+
+    return quoted(text)
 
 
 def render_text(text: str, /, **values: object) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests import tiny_models
 
 from generators.device import load_mlx
 from generators.errors import UserError
 from generators.fuse import fuse
+from tests import tiny_models
 
 
 def _silent(line: str) -> None:
@@ -31,7 +31,8 @@ def base(tmp_path: Path) -> Path:
 def test_lora_adds_scale_times_a_b_transposed(base: Path, tmp_path: Path) -> None:
     adapter = tiny_models.save_adapter(tmp_path / "adapter", base, scale=3.0)
     result = fuse(base, adapter, tmp_path / "fused", _silent)
-    before, after, low_rank = _load(base / "model.safetensors"), _load(tmp_path / "fused/model.safetensors"), _load(adapter / "adapters.safetensors")
+    before, after = _load(base / "model.safetensors"), _load(tmp_path / "fused/model.safetensors")
+    low_rank = _load(adapter / "adapters.safetensors")
     changed = [name for name in before if name.removesuffix("weight") + "lora_a" in low_rank]
     for name in changed:
         module = name.removesuffix(".weight")
@@ -76,7 +77,7 @@ def test_fused_directory_is_loaded_by_mlx_lm(base: Path, tmp_path: Path) -> None
     import mlx_lm
 
     fuse(base, tiny_models.save_adapter(tmp_path / "adapter", base), tmp_path / "fused", _silent)
-    _, tokenizer = mlx_lm.load(str(tmp_path / "fused"))
+    tokenizer = mlx_lm.load(str(tmp_path / "fused"))[1]
     assert tokenizer.decode(tokenizer.encode("naber kanka")) == "naber kanka"
 
 
@@ -134,7 +135,7 @@ _Q = "model.layers.0.self_attn.q_proj"
         ({f"{_Q}.lora_b": np.full((4, 128), 1e30, np.float32)}, f"fused {_Q}.weight holds"),
         ({f"{_Q}.bias_delta": np.ones((4, 4), np.float32)}, "is no adapter weight"),
         (
-            {"model.layers.9.mlp.up_proj.lora_a": np.ones((64, 4), np.float32), "model.layers.9.mlp.up_proj.lora_b": np.ones((4, 96), np.float32)},
+            {f"model.layers.9.mlp.up_proj.lora_{part}": np.ones(shape, np.float32) for part, shape in (("a", (64, 4)), ("b", (4, 96)))},
             "changes model.layers.9.mlp.up_proj.weight, which the base does not have",
         ),
     ],

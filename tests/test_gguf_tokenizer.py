@@ -13,7 +13,6 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests import tiny_models
 
 from generators import gguf_file
 from generators.errors import UserError
@@ -33,6 +32,7 @@ from generators.gguf_tokenizer import (
     vocabulary_of_json,
 )
 from generators.llama_server import serving
+from tests import tiny_models
 
 ADVERSARIAL = {
     "turkish": "İğneyi ÇUVALDIZI şöyle böyle; ığdır'da ŞIK bir göz, kâğıt, bi'şey diil mi yaa??",
@@ -184,7 +184,8 @@ def test_vocabulary_survives_the_way_through_a_tokenizer_json(tmp_path: Path, ar
 
 
 def _gemma_1_as_old_conversions_had_it() -> Vocabulary:
-    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<unused0>", "<start_of_turn>", "<end_of_turn>", "\n\n", "▁▁", "<0x00>", "a", "▁▁a"]
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<unused0>", "<start_of_turn>", "<end_of_turn>"]
+    tokens += ["\n\n", "▁▁", "<0x00>", "a", "▁▁a"]
     types = [CONTROL, CONTROL, CONTROL, 2, *[NORMAL] * 6, BYTE, NORMAL, NORMAL]
     return Vocabulary("llama", tokens, types, [0.0] * len(tokens))
 
@@ -237,7 +238,8 @@ def test_a_tokenizer_json_that_is_no_bpe_is_refused() -> None:
 def test_an_unknown_word_cutter_is_refused() -> None:
     source = {
         "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "x+"}}, {"type": "ByteLevel", "use_regex": False}]},
-    }  # fmt: skip
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "x+"}},
+        "decoder": {"type": "ByteLevel"},
+    }
     with pytest.raises(UserError, match="cuts words in a way that is not supported"):
         vocabulary_of_json(json.dumps(source), {}, 10, "tokenizer.json")

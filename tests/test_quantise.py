@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generators import quantise
+from generators import ggml
 from generators.errors import UserError
 from generators.gguf_file import GgufFile, block_size, dequantise
-from generators.quantise import QUANTISATIONS, check_quantisation, encode, load_ggml, tensor_type
+from generators.quantise import QUANTISATIONS, check_quantisation, encode, tensor_type
 from generators.specs import schema
 
 
@@ -74,12 +74,12 @@ def test_encoded_rows_decode_to_about_the_same_values(type_name: str, error: flo
 @pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0", "Q5_0", "Q5_1"])
 def test_without_llama_cpp_the_plain_types_have_the_same_bytes(type_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_ggml = encode(_ROWS, type_name)
-    monkeypatch.setattr(quantise, "load_ggml", lambda: None)
+    monkeypatch.setattr(ggml, "quantiser", lambda: None)
     assert np.array_equal(encode(_ROWS, type_name), with_ggml)
 
 
 def test_without_llama_cpp_a_k_quant_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantise, "load_ggml", lambda: None)
+    monkeypatch.setattr(ggml, "quantiser", lambda: None)
     with pytest.raises(UserError, match="Q4_K is made by llama.cpp, which is not installed; run: pip install"):
         encode(_ROWS, "Q4_K")
 
@@ -103,5 +103,13 @@ def test_values_too_large_for_float16_are_refused() -> None:
         encode(np.full((1, 32), -7e4, np.float32), "F16")
 
 
-def test_k_quants_are_made_by_ggml_itself() -> None:
-    assert load_ggml() is not None
+@pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"])
+def test_without_llama_cpp_values_decode_to_the_same(type_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(_ROWS, type_name)
+    with_ggml = dequantise(data, type_name)
+    monkeypatch.setattr(ggml, "dequantiser", lambda kind: None)
+    assert np.array_equal(dequantise(data, type_name), with_ggml)
+
+
+def test_ggml_is_found_in_the_installed_engine() -> None:
+    assert ggml.quantiser() is not None and ggml.dequantiser("Q4_K") is not None

@@ -30,6 +30,9 @@ _CORPUS = [
     "fn main() { let x = vec![1, 2, 3]; println!(\"{:?}\", x); }  // don't panic, it's fine: we'll see 1234 and 56",
 ] * 3  # fmt: skip
 _HIDDEN_SIZE = 64
+LLAMA3_SCALING = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+}  # fmt: skip
 
 
 def template_of(architecture: str) -> str:
@@ -114,17 +117,13 @@ def weights_of(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
 def write_hf(
     folder: Path, architecture: str, seed: int = 0, vocabulary_from: Path | None = None, dtype: str = "F16", **overrides: Any
 ) -> Path:
-    """A tiny model in Hugging Face layout. vocabulary_from: a GGUF whose whole vocabulary it gets, such as the embedded base's; else a
+    """A tiny model in Hugging Face layout. vocabulary_from: an imported base, such as `embedded_base`, whose tokenizer it gets; else a
     small one of the architecture's kind. dtype: F16, BF16 or F32. overrides: of config.json."""
-    from generators.gguf_file import GgufFile
-    from generators.gguf_tokenizer import build_tokenizer, tokenizer_config, vocabulary_of_gguf
-
     folder.mkdir(parents=True, exist_ok=True)
     if vocabulary_from is not None:
-        with GgufFile(vocabulary_from) as gguf:
-            vocabulary = vocabulary_of_gguf(gguf)
-        tokenizer, settings = build_tokenizer(vocabulary).to_str(), tokenizer_config(vocabulary, template_of(architecture), 512)
-        size = len(vocabulary.tokens)
+        tokenizer = (vocabulary_from / "tokenizer.json").read_text()
+        settings = json.loads((vocabulary_from / "tokenizer_config.json").read_text())
+        size = json.loads((vocabulary_from / "config.json").read_text())["vocab_size"]
     else:
         tokenizer, settings = (_sentencepiece_tokenizer if architecture in SENTENCEPIECE else _byte_level_tokenizer)()
         size = len(json.loads(tokenizer)["model"]["vocab"]) + 3  # rows without a token, as many models have
@@ -171,8 +170,8 @@ def save_adapter(folder: Path, base: Path, kind: str = "lora", rank: int = 4, sc
     return folder
 
 
-def write_gguf(hf: Path, target: Path, dtype: str = "F16", tokenizer_of: Path | None = None) -> Path:
-    """The model in `hf` as a GGUF with F16 or F32 matrices, by the `gguf` package. tokenizer_of: a GGUF whose tokenizer metadata it gets."""
+def write_gguf(hf: Path, target: Path, dtype: str = "F16") -> Path:
+    """The model in `hf` as a GGUF with F16 or F32 matrices, by the `gguf` package."""
     import gguf
 
     from generators.device import load_mlx
@@ -182,11 +181,11 @@ def write_gguf(hf: Path, target: Path, dtype: str = "F16", tokenizer_of: Path | 
     name = config["model_type"].removesuffix("_text")
     writer = gguf.GGUFWriter(target, name)
     _add_hyperparameters(writer, config)
-    _add_tokenizer(writer, hf if tokenizer_of is None else tokenizer_of, config["vocab_size"])
+    _add_tokenizer(writer, hf, config["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[name.upper()], config["num_hidden_layers"])
     for ours, array in mx.load(str(hf / "model.safetensors")).items():
         value = np.array(array.astype(mx.float32))
-        theirs = names.get_name(ours, try_suffixes=(".weight", ".bias"))
+        theirs = str(names.get_name(ours, try_suffixes=(".weight", ".bias")))
         if name == "llama" and (".q_proj." in ours or ".k_proj." in ours):
             heads = config["num_attention_heads" if ".q_proj." in ours else "num_key_value_heads"]
             value = value.reshape(heads, 2, value.shape[0] // heads // 2, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)
@@ -227,16 +226,11 @@ def _add_hyperparameters(writer: Any, config: dict[str, Any]) -> None:
         writer.add_float32("gemma3.rope.freq_base_swa", config["rope_local_base_freq"])
 
 
-def _add_tokenizer(writer: Any, source: Path, rows: int) -> None:
-    from generators.gguf_file import GgufFile
-    from generators.gguf_tokenizer import vocabulary_of_gguf, vocabulary_of_json
+def _add_tokenizer(writer: Any, hf: Path, rows: int) -> None:
+    from generators.gguf_tokenizer import vocabulary_of_json
 
-    if source.is_file():
-        with GgufFile(source) as gguf:
-            vocabulary = vocabulary_of_gguf(gguf)
-    else:
-        settings = json.loads((source / "tokenizer_config.json").read_text())
-        vocabulary = vocabulary_of_json((source / "tokenizer.json").read_text(), settings, rows, source)
+    settings = json.loads((hf / "tokenizer_config.json").read_text())
+    vocabulary = vocabulary_of_json((hf / "tokenizer.json").read_text(), settings, rows, hf)
     writer.add_tokenizer_model(vocabulary.kind)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
@@ -333,6 +327,9 @@ def llama_log_probabilities(gguf: Path, ids: list[int], top: int = 40) -> dict[i
     from generators.llama_server import serving
 
     with serving(gguf, context=512) as server:
-        body = {"prompt": ids, "n_predict": 1, "n_probs": top, "temperature": 0, "cache_prompt": False}
+        # An answer that ends at once, or in the middle of a character, is given without probabilities: so the answer is forced to be a
+        # token that prints. The probabilities are those from before the force.
+        force = [[ids[1], 1000.0]]
+        body = {"prompt": ids, "n_predict": 1, "n_probs": top, "temperature": 0, "cache_prompt": False, "logit_bias": force}
         answer = server.post("/completion", body)
     return {token["id"]: token["logprob"] for token in answer["completion_probabilities"][0]["top_logprobs"]}

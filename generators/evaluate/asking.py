@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 from generators import clients
 from generators.clients import Observation
@@ -131,7 +132,7 @@ def _through_client(query: Query, client: dict[str, Any], generate: Callable[[li
     result = clients.run_chain(client, query.text, say)
     answer.observations, answer.error = result.observations, result.error
     answer.text = "" if result.error else result.answer
-    if not result.error and answer.seconds > client["timeout_s"] * len(answer.replies):
+    if answer.alone and not result.error and answer.seconds > client["timeout_s"] * len(answer.replies):
         answer.error = f"the client gives up after {client['timeout_s']:g} s"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from generators.evaluate.checks import declared
 from generators.framing import directive_system
@@ -26,7 +27,7 @@ class Query:
     language: str
     tier: str
     half: str
-    checks: tuple[tuple[str, Any], ...]
+    checks: tuple[tuple[str, Any], ...] = field(compare=False)
 
     @property
     def id(self) -> str:
@@ -89,4 +90,4 @@ def _query(suite_name: str, suite: dict[str, Any], case: dict[str, Any], framing
 
 
 def _repeated(query: Query, repeat: int) -> Query:
-    return Query(**{**query.__dict__, "repeat": repeat}) if repeat else query
+    return replace(query, repeat=repeat)

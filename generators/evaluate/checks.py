@@ -9,8 +9,9 @@ Persona: `opinion`, `principle`. Iterations: the number a client needed, or the 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable
+from typing import Any
 
 from generators import patterns
 from generators.errors import did_you_mean, one_of
@@ -74,31 +75,30 @@ def dimension_passed(verdicts: Iterable[Verdict], dimension: str) -> bool | None
     return all(judged) if judged else None
 
 
-def problems(checks: Iterable[Any]) -> list[str]:
-    """What is wrong with checks as a spec declares them, a line each."""
+def problems_of_check(check: Any) -> list[str]:
+    """What is wrong with one entry of a suite's `checks` or `defaults`, a line each."""
+    if not isinstance(check, dict) or not check:
+        return [f"{check!r} is not a check; one looks like `any: [ankara]`"]
     found = []
-    for check in checks:
-        if not isinstance(check, dict) or not check:
-            found.append(f"{check!r} is not a check; one looks like `any: [ankara]`")
-            continue
-        for name, wanted in check.items():
-            if name not in CHECKS:
-                found.append(f"unknown check {name!r}; there are {one_of(CHECKS)}{did_you_mean(name, CHECKS)}")
-            elif message := _problem_of_value(name, wanted):
-                found.append(f"{name}: {message}")
+    for name, wanted in check.items():
+        if name not in CHECKS:
+            found.append(f"unknown check {name!r}; there are {one_of(CHECKS)}{did_you_mean(name, CHECKS)}")
+        elif message := _problem_of_value(name, wanted):
+            found.append(f"{name}: {message}")
     return found
 
 
 def _problem_of_value(name: str, wanted: Any) -> str | None:
     if name in ("any", "all", "none", "carries"):
-        return next((f"{message}" for pattern in _listed(wanted) if (message := _problem_of_pattern(pattern))), None if _listed(wanted) else "is empty")
+        found = [message for pattern in _listed(wanted) if (message := _problem_of_pattern(pattern))]
+        return "; ".join(found) or (None if _listed(wanted) else "is empty")
     if name in ("words", "sentences"):
-        usable = isinstance(wanted, dict) and wanted and set(wanted) <= {"min", "max"} and all(isinstance(limit, int) for limit in wanted.values())
-        return None if usable else "takes `{min: N, max: N}` or one of the two"
+        return None if _is_range(wanted) else "takes `{min: N, max: N}` or one of the two"
     if name == "opinion":
         return None if wanted in ("required", "absent") else f"{wanted!r} is not one of required, absent"
     if name == "similar_to":
-        return None if isinstance(wanted, dict) and wanted.get("references") and _is_share(wanted.get("chrf")) else "takes `{references: [...], chrf: 0.4}`"
+        usable = isinstance(wanted, dict) and wanted.get("references") and _is_share(wanted.get("chrf"))
+        return None if usable else "takes `{references: [...], chrf: 0.4}`"
     if name == "code_compiles":
         return None if wanted in compiles.LANGUAGES else f"{wanted!r} is not one of {one_of(compiles.LANGUAGES)}"
     return None if isinstance(wanted, bool) else f"{wanted!r} is neither true nor false"
@@ -108,11 +108,16 @@ def _problem_of_pattern(pattern: Any) -> str | None:
     return patterns.problem(pattern) if isinstance(pattern, str) else f"{pattern!r} is not text; quote it"
 
 
+def _is_range(value: Any) -> bool:
+    known = isinstance(value, dict) and bool(value) and set(value) <= {"min", "max"}
+    return known and all(isinstance(limit, int) for limit in value.values())
+
+
 def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
-# --- checks on every answer ------------------------------------------------------------------------------------------------------------
+# --- checks on every answer -------------------------------------------------------------------------------------------------------
 
 # What only the iteration directive and a client's protocol may write.
 _MARKER = re.compile(r"</?[Ii]terations?\b[^>\n]*>?|^[ \t]*(?:CONFIDENCE|LAYERS|CONTENT)[ \t]*:", re.MULTILINE)
@@ -146,11 +151,13 @@ _NAMES = {"tr": "Turkish", "en": "English"}
 
 
 def _control_tokens(answer: str, setting: Setting) -> str:
-    found = next((token for token in setting.control_tokens if token in answer), None) or (seen[0] if (seen := _CONTROL.search(answer)) else None)
+    found = next((token for token in setting.control_tokens if token in answer), None)
+    if found is None and (seen := _CONTROL.search(answer)):
+        found = seen[0]
     return f"it shows {found}" if found else ""
 
 
-# --- declared checks: answer, what was wanted, setting -> why it failed, or nothing ------------------------------------------------------
+# --- declared checks: answer, what was wanted, setting -> why it failed, or nothing -----------------------------------------------
 
 
 class _Unjudged(str):
@@ -210,12 +217,17 @@ _HEADING = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+\S.*|\*\*[^*\n]{1,60}:?\*\*:?)[ \t
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 
-def _no_list(answer: str, wanted: Any, setting: Setting) -> str:
+def list_or_heading(answer: str) -> str:
+    """What makes `answer` a report instead of talk; nothing where it is none. A single item is no list; code is left out."""
     prose = _CODE.sub("", answer)
     if heading := _HEADING.search(prose):
         return f"it has a heading ({heading[0].strip()[:40]!r})"
     items = len(_LIST_ITEM.findall(prose))
     return f"it is a list ({items} items)" if items > 1 else ""
+
+
+def _no_list(answer: str, wanted: Any, setting: Setting) -> str:
+    return list_or_heading(answer)
 
 
 def _no_generic(answer: str, wanted: Any, setting: Setting) -> str:

@@ -63,9 +63,9 @@ def _rustc(code: str) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "answer.rs"
         source.write_text(code, encoding="utf-8")
-        command = ["rustc", "--edition", "2021", "--crate-type", "lib", "--emit", "metadata", "--cap-lints", "allow", "--out-dir", folder, str(source)]
+        command = ["rustc", "--edition", "2021", "--crate-type", "lib", "--emit", "metadata", "--cap-lints", "allow", "--out-dir", folder]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder)
+            done = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder)
         except subprocess.TimeoutExpired:
             return f"still compiling after {_TIMEOUT_S} s"
     if done.returncode == 0:

@@ -10,10 +10,11 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Protocol
+from typing import Any, Protocol
 
 from generators.errors import UserError
 from generators.files import sha256_file, sha256_text, to_json
@@ -24,7 +25,7 @@ Watch = Callable[[str], str]  # the answer so far -> why it need not go on, or n
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy, and then the other limits do not count. extra: llama.cpp's and Ollama's names (top_p, repeat_penalty, ...)."""
+    """temperature 0 is greedy. extra: further parameters by the names that llama.cpp and Ollama share (top_p, repeat_penalty, ...)."""
 
     max_tokens: int = 320
     temperature: float = 0.0
@@ -66,7 +67,7 @@ class Engine(Protocol):
         ...
 
 
-# --- llama.cpp ---------------------------------------------------------------------------------------------------------------------------
+# --- llama.cpp --------------------------------------------------------------------------------------------------------------------
 
 
 class LlamaEngine:
@@ -150,11 +151,11 @@ class LlamaEngine:
             raise UserError(f"llama.cpp stopped answering ({type(error).__name__}); {self.name}") from error
 
     def _client(self) -> Any:
-        """A connection a thread."""
+        """One a thread; each request has a connection of its own, since llama.cpp closes it behind a stream."""
         import httpx
 
         if not hasattr(self._threads, "client"):
-            self._threads.client = httpx.Client(timeout=600)
+            self._threads.client = httpx.Client(timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
         return self._threads.client
 
 
@@ -171,7 +172,7 @@ def llama(gguf: Path, model: Path, chat_format: dict[str, Any], slots: int = 4, 
         yield LlamaEngine(server, gguf, tokenizer, chat_format)
 
 
-# --- MLX ---------------------------------------------------------------------------------------------------------------------------------
+# --- MLX --------------------------------------------------------------------------------------------------------------------------
 
 
 class MlxEngine:
@@ -241,7 +242,7 @@ class MlxEngine:
         return text.strip()
 
 
-# --- servers of others -------------------------------------------------------------------------------------------------------------------
+# --- servers of others ------------------------------------------------------------------------------------------------------------
 
 
 class OllamaEngine:
@@ -263,7 +264,8 @@ class OllamaEngine:
         try:
             listed = self._client.list().models
         except Exception as error:  # the client passes on whatever its transport raises
-            raise UserError(f"Ollama does not answer at {self._host or 'its usual address'} ({type(error).__name__}); start it with: ollama serve") from error
+            where = self._host or "its usual address"
+            raise UserError(f"Ollama does not answer at {where} ({type(error).__name__}); start it with: ollama serve") from error
         for found in listed:
             if found.model in (self._model, f"{self._model}:latest"):
                 return str(found.digest)

@@ -20,7 +20,7 @@ _OFTEN = 3  # times
 def is_looping(text: str) -> bool:
     """Whether the end of `text` repeats one chunk over and over: greedy decoding does not leave such a loop."""
     found = _LOOP.search(text[-600:])
-    return bool(found) and len(found[0]) >= _LEAST_LOOP
+    return found is not None and len(found[0]) >= _LEAST_LOOP
 
 
 def repeated(text: str) -> str | None:
@@ -29,10 +29,11 @@ def repeated(text: str) -> str | None:
     Code is left out.
     """
     prose = _CODE.sub(" ", text)
-    if found := _STUTTER.search(prose):
-        return found[0][:20]
+    if stutter := _STUTTER.search(prose):
+        return stutter[0][:20]
     said = [fold(word) for word in words(prose)]
-    return _stuttered_word(said) or _repeated_phrase(said) or _repeated_sentence(prose) or (prose[-60:].strip() if is_looping(prose) else None)
+    found = _stuttered_word(said) or _repeated_phrase(said) or _repeated_sentence(prose)
+    return found or (prose[-60:].strip() if is_looping(prose) else None)
 
 
 def sentences(text: str) -> list[str]:

@@ -51,7 +51,7 @@ def measured(rows: list[Row], seed: int) -> dict[str, Figures]:
     return {measure: share(rows, measure, seed) for measure in MEASURES}
 
 
-# --- base beside tuned -------------------------------------------------------------------------------------------------------------------
+# --- base beside tuned ------------------------------------------------------------------------------------------------------------
 
 
 def paired(base: Iterable[Row], tuned: Iterable[Row], measure: str, seed: int) -> Figures:
@@ -76,7 +76,7 @@ def mcnemar(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail)
 
 
-# --- times ---------------------------------------------------------------------------------------------------------------------------------
+# --- times ------------------------------------------------------------------------------------------------------------------------
 
 
 def latency(rows: Iterable[Row]) -> Figures:
@@ -102,11 +102,11 @@ def quantile(ordered: Sequence[float], share_below: float) -> float | None:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-# --- iterations ----------------------------------------------------------------------------------------------------------------------------
+# --- iterations -------------------------------------------------------------------------------------------------------------------
 
 
 def right_stages(tier: str, used: int, available: int) -> bool:
-    """Whether a client's loop was as long as the tier asks: low ends at the first stage, medium at the first or second, high at the last."""
+    """Whether a client's loop was as long as the tier asks: low at the first stage, medium at the first or second, high at the last."""
     return used == {"low": 1, "high": available}.get(tier, used) and (tier != "medium" or used <= 2)
 
 
@@ -129,7 +129,7 @@ def _counts(rows: list[Row]) -> dict[str, int]:
     return {count: used.count(count) for count in sorted(set(used))}
 
 
-# --- gates ---------------------------------------------------------------------------------------------------------------------------------
+# --- gates ------------------------------------------------------------------------------------------------------------------------
 
 
 def gates(wanted: dict[str, Any], figures: dict[str, Any]) -> list[Figures]:

@@ -30,14 +30,14 @@ class Trace:
     def nearest(self, query: str, count: int = _NEAREST) -> list[dict[str, Any]]:
         """{source, category, user, answer, similarity} of the samples most like `query`, the most like first; similarity in [0, 1]."""
         wanted = self._vector(query)
-        found = sorted(((_dot(wanted, vector), number) for number, vector in enumerate(self._vectors)), key=lambda pair: (-pair[0], pair[1]))
-        return [self._samples[number].entry(similarity) for similarity, number in found[:count] if similarity > 0]
+        found = sorted((-_dot(wanted, vector), number) for number, vector in enumerate(self._vectors))
+        return [self._samples[number].entry(-negative) for negative, number in found[:count] if negative]
 
-    def categories(self, query: str, suite: str, count: int = 8) -> list[str]:
+    def categories(self, query: str, count: int = 8) -> list[str]:
         """`group/category`s to edit, the likeliest first: those of the nearest samples by the sum of their likeness."""
         points: Counter[str] = Counter()
         for found in self.nearest(query, count):
-            points[found["category"]] += found["similarity"] + (0.1 if found["category"].startswith(suite[:6]) else 0)
+            points[found["category"]] += found["similarity"]
         return [category for category, _ in points.most_common(2)]
 
     def _vector(self, text: str) -> dict[str, float]:
@@ -56,9 +56,8 @@ class _Sample:
         self._category = f"{row['metadata'].get('group', '')}/{row['metadata'].get('category', '')}"
 
     def entry(self, similarity: float) -> dict[str, Any]:
-        return {
-            "source": self._source, "category": self._category, "user": self.user, "answer": self._answer, "similarity": round(similarity, 3),
-        }
+        told = {"source": self._source, "category": self._category, "user": self.user, "answer": self._answer}
+        return told | {"similarity": round(similarity, 3)}
 
 
 def _sequences(text: str) -> list[str]:

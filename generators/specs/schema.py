@@ -29,6 +29,7 @@ OLLAMA_PARAMETERS: dict[str, str] = {
 # The client's dimensions (clients/*.yaml may narrow them).
 LAYER_PATTERN = r"[CD][0-9]{2}"
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+SPELLING_PATTERN = r"(lower|no_question_mark|ascii|spoken)(\+(lower|no_question_mark|ascii|spoken))*"
 
 
 def _field(kind: str, help_text: str, **rules: Any) -> Schema:
@@ -148,8 +149,15 @@ TIERS_FILE: Schema = {
                     "type": "dict",
                     "schema": {
                         "name": _text("Shown when the verdict is explained.", required=True),
-                        "any": _list("Patterns, as in the evaluation checks; one is enough.", _text("A pattern."), required=True),
-                        "points": _number("Points added once.", required=True),
+                        "any": _list("Patterns, as in the evaluation checks; one is enough.", _text("A pattern."), default=[]),
+                        "cues": _list("Names of other cues; one that is found is enough as well.", _text("A name."), default=[]),
+                        "with": _list("Names of cues that must be found too.", _text("A name."), default=[]),
+                        "unless": _list("Names of cues that rule it out.", _text("A name."), default=[]),
+                        "words": _map(
+                            "Limits of the query's length.",
+                            {"min": _integer("Fewest words.", min=0), "max": _integer("Most words.", min=0)},
+                        ),
+                        "points": _number("Points added once; 0 for a cue that only serves others.", required=True),
                     },
                 },
                 default=[],
@@ -205,6 +213,16 @@ CATEGORY: Schema = {
         "dict", "Values that fill `{{ slots.NAME }}` in examples when the category is expanded.", default={},
         keysrules={"type": "string", "regex": r"[a-z_][a-z0-9_]*"},
         valuesrules=_list("The values of one slot.", _text("A value."), minlength=1),
+    ),
+    "spelling": _map(
+        "How people type: user texts (never answers) in other spellings.",
+        {
+            "share": _share("Share of the samples whose user texts are respelt.", default=0.5),
+            "variants": _list(
+                "lower, no_question_mark, ascii (Turkish letters without their marks), spoken (bişey, geliyo), or several joined by +.",
+                _text("A variant.", regex=SPELLING_PATTERN), required=True, minlength=1,
+            ),
+        },
     ),
     "examples": _list("The authored samples.", {"type": "dict", "schema": _EXAMPLE_FIELDS}, required=True, minlength=1),
 }

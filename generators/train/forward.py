@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generators.device import load_mlx
+from generators.train.cross_entropy import Head
 from generators.train.data import Batch, Group
 
 mx = load_mlx()
@@ -94,18 +95,42 @@ def hidden_at_targets(model: Any, arrays: GroupArrays) -> Any:
     return hidden.reshape(-1, hidden.shape[-1])[arrays.positions]
 
 
-def batch_loss(model: Any, head: Any, batch: Batch, with_gradient: bool = True) -> tuple[Any, float]:
-    """(surrogate, loss): `loss` is the sum of the targets' cross-entropy in nats; the gradient of the scalar array `surrogate` is that of the sum.
+class MlxEngine:
+    """Loss and gradients by MLX's own automatic differentiation: Metal, CUDA, and whatever the CPU's engine does not support."""
 
-    head: see `cross_entropy.Head`. The surrogate is the hidden states times their already known gradients, which is how the chunked
-    cross-entropy joins the graph without the logits of a batch ever existing.
-    """
-    surrogate, loss = mx.array(0.0), 0.0
-    for group in batch:
-        arrays = arrays_of(group)
-        hidden = hidden_at_targets(model, arrays)
-        group_loss, gradient = head.loss(hidden, arrays.targets, with_gradient)
-        loss += group_loss
-        if with_gradient:
-            surrogate = surrogate + (hidden * mx.stop_gradient(gradient)).sum()
-    return surrogate, loss
+    def __init__(self, model: Any):
+        import mlx.nn as nn
+
+        self.model = model
+        self.head = Head(model)
+        self._gradient = nn.value_and_grad(model, self._surrogate)
+
+    def loss(self, batch: Batch) -> float:
+        """Summed cross-entropy of the targets, in nats."""
+        self.model.eval()
+        total = mx.array(0.0)
+        for group in batch:
+            arrays = arrays_of(group)
+            total = total + self.head.loss(hidden_at_targets(self.model, arrays), arrays.targets, with_gradient=False)[0]
+        return float(total.item())
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, Any]]:
+        """The summed loss, and its gradients by parameter name."""
+        from mlx.utils import tree_flatten
+
+        self.model.train()
+        (_, loss), gradients = self._gradient(batch)
+        mx.eval(loss, gradients)
+        return float(loss.item()), dict(tree_flatten(gradients))
+
+    def _surrogate(self, batch: Batch) -> tuple[Any, Any]:
+        """(surrogate, loss): the gradient of the first is that of the second. It is the hidden states times their already known
+        gradients, which is how the chunked cross-entropy joins the graph."""
+        surrogate, total = mx.array(0.0), mx.array(0.0)
+        for group in batch:
+            arrays = arrays_of(group)
+            hidden = hidden_at_targets(self.model, arrays)
+            loss, gradient = self.head.loss(hidden, arrays.targets, with_gradient=True)
+            total = total + loss
+            surrogate = surrogate + (hidden * mx.stop_gradient(gradient)).astype(mx.float32).sum()
+        return surrogate, mx.stop_gradient(total)

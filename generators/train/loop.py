@@ -21,9 +21,8 @@ from generators.train import checkpoint as checkpoints
 from generators.train import data, lora, optimise
 from generators.train.accelerator import Meter
 from generators.train.checkpoint import Checkpoint, State
-from generators.train.cross_entropy import Head
 from generators.train.data import Batch, Row
-from generators.train.forward import batch_loss
+from generators.train.engine import Engine, choose_engine
 
 mx = load_mlx()
 
@@ -85,10 +84,8 @@ class _Stop(Exception):
 
 class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
-        import mlx.nn as nn
-
         self.job, self.watcher, self.settings = job, watcher, job.settings
-        self.head = Head(job.model)
+        self.engine: Engine = choose_engine(job.model, job.lora, job.settings)
         self.optimiser = optimise.make_optimiser(job.settings)
         self.optimiser.init(job.model.trainable_parameters())
         self.state = State()
@@ -96,8 +93,6 @@ class _Trainer:
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
         self.meter = Meter(current())
         self.since = _Since()
-        self._gradient = nn.value_and_grad(job.model, self._surrogate)
-        self._loss = 0.0
 
     def resume(self) -> None:
         found = checkpoints.load_latest(self.job.checkpoints, self.job.stamp, self.watcher.say)
@@ -149,27 +144,22 @@ class _Trainer:
         rows = data.rows_of_epoch(self.job.train, self.state.epoch, self.job.each_epoch)
         return data.epoch_batches(rows, self.settings["batch_size"], self.job.seed, self.state.epoch)
 
-    def _surrogate(self, batch: Batch) -> Any:
-        surrogate, self._loss = batch_loss(self.job.model, self.head, batch)
-        return surrogate
-
     def _step(self, batches: Sequence[Batch]) -> None:
         """One optimiser update from the gradients of `batches`, weighted by their target tokens."""
         from mlx.optimizers import clip_grad_norm
-        from mlx.utils import tree_map
+        from mlx.utils import tree_unflatten
 
         mx.random.seed(self.job.seed * 1_000_003 + self.state.step)  # dropout
-        self.job.model.train()
-        gradients, loss, tokens = None, 0.0, 0
+        sums: dict[str, Any] = {}
+        loss, tokens = 0.0, 0
         for batch in batches:
             self._check_stop()
-            _, new = self._gradient(batch)
-            gradients = new if gradients is None else tree_map(mx.add, gradients, new)
-            mx.eval(gradients)
-            loss += self._loss
+            batch_loss, gradients = self.engine.loss_and_gradients(batch)
+            sums = {name: sums[name] + mx.array(new) if sums else mx.array(new) for name, new in gradients.items()}
+            loss += batch_loss
             tokens += data.target_count(batch)
-        gradients = tree_map(lambda gradient: gradient / tokens, gradients)
-        gradients, norm = clip_grad_norm(gradients, self.settings["clip"] or math.inf)
+        scaled = tree_unflatten([(name, summed / tokens) for name, summed in sums.items()])
+        gradients, norm = clip_grad_norm(scaled, self.settings["clip"] or math.inf)
         self._refuse_nonsense(loss / tokens, norm.item(), batches)
         self.optimiser.learning_rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
         self.optimiser.update(self.job.model, gradients)
@@ -210,11 +200,10 @@ class _Trainer:
 
     def _validate(self) -> None:
         """The whole validation set; keeps the weights when they are the best so far."""
-        self.job.model.eval()
         loss, tokens = 0.0, 0
         for batch in data.validation_batches(self.job.valid, self.settings["batch_size"]):
             self._check_stop()
-            loss += batch_loss(self.job.model, self.head, batch, with_gradient=False)[1]
+            loss += self.engine.loss(batch)
             tokens += data.target_count(batch)
         mean = loss / tokens
         state = self.state

@@ -1,0 +1,151 @@
+"""Edit YAML in specs/, run `doit`: a fine-tuned, measured, quantised model, rebuilt no further than the edit reaches.
+
+A table of contents: one task creator a stage, in build order. Each gathers the slice of the specs that its stage reads and hands it,
+with paths, to a plain function in generators/. Nothing heavy is imported here; actions import what they need.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from generators import stages
+from generators.paths import Paths
+from generators.tasks import load_project, task, template_files
+
+PATHS = Paths(Path())
+PROJECT = load_project(PATHS.root)
+DEFAULT = PROJECT.project["default_recipe"]
+DOIT_CONFIG = {"default_tasks": [f"report:{DEFAULT}"]}
+
+
+def task_doctor():
+    """Say whether this machine can train, with what, and what is missing"""
+    return task("doctor", None, task_doctor.__doc__, partial(stages.doctor, PROJECT, PATHS), always=True)
+
+
+def task_samples():
+    """Render the samples of every category"""
+    for name, category in PROJECT.categories.items():
+        yield task(
+            "samples", name, category["description"], partial(stages.samples, PROJECT, PATHS, name),
+            reads=stages.samples_slice(PROJECT, name),
+            inputs=template_files(PATHS.templates, category["template"]),
+            targets=[PATHS.samples(name)],
+            source=["samples", "templates.py", "turkish_suffixes.py"],
+        )
+
+
+def task_dataset():
+    """Judge the samples by the quality gates and split them into train and valid"""
+    return task(
+        "dataset", None, task_dataset.__doc__, partial(stages.dataset, PROJECT, PATHS),
+        reads=stages.dataset_slice(PROJECT),
+        inputs=[PATHS.samples(name) for name in PROJECT.categories],
+        targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
+        source=["dataset", "classify.py", "language.py", "patterns.py", "turkish.py"],
+    )
+
+
+def task_base():
+    """Import a base model: weights, configuration, tokenizer"""
+    for name, model in PROJECT.models.items():
+        yield task(
+            "base", name, model["description"], partial(stages.base, PROJECT, PATHS, name),
+            reads=stages.base_slice(PROJECT, name),
+            targets=[PATHS.model(name) / file for file in ("config.json", "model.safetensors", "tokenizer.json", "source.json")],
+            source=["base.py", "base_sources.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py", "safetensors_stream.py"],
+        )
+
+
+def task__frames():
+    """Put the samples into the frames that a recipe trains in"""
+    for name, recipe in PROJECT.recipes.items():
+        frames = PATHS.recipe(name).frames
+        yield task(
+            "_frames", name, f"Frame the samples for {name}", partial(stages.frames, PROJECT, PATHS, name),
+            reads=stages.frames_slice(PROJECT, name),
+            inputs=[PATHS.dataset / "train.jsonl", PATHS.dataset / "valid.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe)],
+            targets=[frames / "train.jsonl", frames / "valid.jsonl"],
+            source=["framing.py", "clients.py"],
+        )
+
+
+def task_train():
+    """Train the adapter; the best one by validation loss is kept"""
+    for name, recipe in PROJECT.recipes.items():
+        paths = PATHS.recipe(name)
+        yield task(
+            "train", name, recipe["description"], partial(stages.train, PROJECT, PATHS, name),
+            reads=stages.train_slice(PROJECT, name),
+            inputs=[paths.frames / "train.jsonl", paths.frames / "valid.jsonl", PATHS.model(recipe["base"]) / "source.json"],
+            targets=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", paths.training_summary],
+            source=["train", "tokens.py", "chat_format.py"],
+            after=[f"base:{recipe['base']}"],
+        )
+
+
+def task_fuse():
+    """Merge the adapter into the base, in Hugging Face layout"""
+    for name, recipe in PROJECT.recipes.items():
+        paths = PATHS.recipe(name)
+        yield task(
+            "fuse", name, f"Merge the adapter of {name} into {recipe['base']}", partial(stages.fuse, PROJECT, PATHS, name),
+            inputs=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", PATHS.model(recipe["base"]) / "source.json"],
+            targets=[paths.fused / "model.safetensors", paths.fused / "config.json"],
+            source=["fuse.py", "lora_delta.py", "safetensors_stream.py"],
+        )
+
+
+def task_gguf():
+    """Write the quantised GGUFs, check them, and hear one answer from llama.cpp"""
+    for name, recipe in PROJECT.recipes.items():
+        paths = PATHS.recipe(name)
+        yield task(
+            "gguf", name, f"Write {', '.join(recipe['export']['quantisations'])} of {name}", partial(stages.gguf, PROJECT, PATHS, name),
+            reads=stages.gguf_slice(PROJECT, name),
+            inputs=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", PATHS.model(recipe["base"]) / "source.json"],
+            targets=[*(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]), paths.export],
+            source=["gguf.py", "quantise.py", "ggml.py", "lora_delta.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py"],
+        )
+
+
+def task_modelfile():
+    """Render an Ollama Modelfile for every persona of a recipe"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task(
+            "modelfile", name, f"Render the Modelfiles of {name}: {', '.join(recipe['personas'])}", partial(stages.modelfiles, PROJECT, PATHS, name),
+            reads=stages.modelfile_slice(PROJECT, name),
+            inputs=[*template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe)],
+            targets=[PATHS.modelfile(name, persona) for persona in recipe["personas"]],
+            source=["modelfile.py", "chat_format.py"],
+        )
+
+
+def task_evaluate():
+    """Ask base and tuned model the evaluation's queries in llama.cpp, and judge the answers"""
+    for name, recipe in PROJECT.recipes.items():
+        paths = PATHS.recipe(name)
+        yield task(
+            "evaluate", name, f"Judge {name} against its base", partial(stages.evaluate, PROJECT, PATHS, name),
+            reads=stages.evaluate_slice(PROJECT, name),
+            inputs=[paths.gguf(recipe["export"]["quantisations"][0]), PATHS.dataset / "train.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe)],
+            targets=[paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")],
+            source=["evaluate", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py"],
+            after=[f"base:{recipe['base']}"],
+        )
+
+
+def task_report():
+    """Write the report of a recipe: scores, curves, answers before and after"""
+    for name in PROJECT.recipes:
+        paths = PATHS.recipe(name)
+        yield task(
+            "report", name, f"Write the report of {name}", partial(stages.report, PROJECT, PATHS, name),
+            reads=stages.report_slice(PROJECT, name),
+            inputs=[
+                paths.evaluation / "scores.json", paths.training_summary, paths.export, PATHS.dataset / "report.json",
+                *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2"),
+            ],
+            targets=[paths.report, paths.report.with_suffix(".md")],
+            source=["report"],
+            after=[f"modelfile:{name}", f"fuse:{name}"],
+        )

@@ -1,0 +1,269 @@
+"""Base and tuned model asked the same queries, judged by the same checks, measured on the same machine.
+
+`evaluate` writes, under the recipe's `evaluation/`: `base.jsonl` and `tuned.jsonl` (a row a case, framing and repeat, see `rows`), and
+`scores.json`. Every suite is asked in every framing of the recipe: under the persona's SYSTEM, with none, through a client's whole loop;
+the suite `iterations` also under the iteration directive. The base is asked with and without the persona's SYSTEM in any case.
+Simple queries are measured first, one at a time on a warm engine; the rest is answered side by side and gives no times.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from generators.errors import GateMissed, UserError
+from generators.evaluate import scores
+from generators.evaluate.asking import Answer, Cache, Frames, ask_all, ask_alone
+from generators.evaluate.cases import PLAIN_FRAMINGS, Query, Suites, queries
+from generators.evaluate.engines import Engine, MlxEngine, Sampling, llama
+from generators.evaluate.rows import row
+from generators.evaluate.scores import Row
+from generators.evaluate.trace import Trace
+from generators.files import human_seconds, read_jsonl, write_json, write_jsonl
+from generators.modelfile import system_prompt
+
+Spec = dict[str, Any]
+Report = Callable[[str], None]
+
+SLOTS = 4  # more gain nothing on two cores, and each holds a cache of its own
+_SHOWCASE = "sana bisi sorucam"  # what the project started with; its row comes first
+# Simple queries that are measured: (in the first framing, in each client's). The base's answers are long, and few of them tell enough.
+_MEASURED = {"base": (3, 1), "tuned": (12, 6)}
+_DEPLOYED = ("top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
+_TEMPLATES = Path(__file__).parents[2] / "templates"
+
+
+def evaluate(
+    recipe: Spec, name: str, suites: Suites, personas: dict[str, Spec], clients: dict[str, Spec], tiers: Spec, chat_format: Spec,
+    project: Spec,
+    base: Path, tuned: Path, train_samples: Path, target: Path, report: Report, *, half: str | None = None,
+    cache: Path | None = None, templates: Path = _TEMPLATES, slots: int = SLOTS,
+) -> dict[str, Any]:
+    """Returns what is in scores.json. A missed gate is only shown; see `enforce`.
+
+    base: model directory. tuned: GGUF. train_samples: train.jsonl of the dataset, for the trace. half: `dev` or `test` cases only.
+    cache: folder of answers, `target`/answers by default; it may be shared by recipes. Raises UserError when an engine cannot run.
+    """
+    persona = personas[recipe["personas"][0]]
+    wanted = _suites_of(recipe, suites)
+    frames = Frames(system_prompt(persona, templates), {framing: clients[framing] for framing in _clients_of(recipe)}, tiers)
+    sampling = _sampling(recipe, persona, project)
+    judge = _Judge(persona, project, chat_format, frames)
+    rows: dict[str, list[Row]] = {}
+    engines: dict[str, Spec] = {}
+    for side, opening in (("base", _open_base(base, chat_format, slots)), ("tuned", llama(tuned, base, chat_format, slots))):
+        asked = list(queries(wanted, _framings(recipe, wanted, side), _repeats(recipe), half))
+        if not asked:
+            raise UserError(f"the suites have no case to ask{f' in the half {half}' if half else ''}; add cases to specs/evals/")
+        with opening as engine:
+            report(f"{side}: {engine.name}, {len(asked)} queries, loaded in {human_seconds(engine.load_seconds)}")
+            answered = _answers(asked, engine, frames, sampling, cache or target / "answers", side, _framing(recipe))
+            rows[side] = [judge.row(query, answer) for query, answer in answered]
+            engines[side] = _told(engine)
+    if train_samples.is_file():
+        _add_traces(rows["tuned"], Trace(read_jsonl(train_samples)))
+    found = summarise(rows["base"], rows["tuned"], recipe, name, project["seed"])
+    found |= {"engines": engines, "half": half, "sampling": sampling.key(), "machine": _machine()}
+    write_jsonl(target / "base.jsonl", rows["base"])
+    write_jsonl(target / "tuned.jsonl", rows["tuned"])
+    write_json(target / "scores.json", found)
+    report(_verdict(found["gates"]))
+    return found
+
+
+def summarise(base: list[Row], tuned: list[Row], recipe: Spec, name: str, seed: int) -> dict[str, Any]:
+    """All figures of two sets of rows; any two will do, `tuned` is the one that the gates judge."""
+    framing = _framing(recipe)
+    sides = {"base": base, "tuned": tuned}
+    suites = list(dict.fromkeys(seen["suite"] for seen in [*tuned, *base]))
+    framings = list(dict.fromkeys(seen["framing"] for seen in [*tuned, *base]))
+    figures: dict[str, Any] = {
+        "recipe": name, "seed": seed, "framing": framing, "framings": framings, "showcase": _showcase(base, tuned, recipe),
+        "suites": [
+            line | {"suite": suite} for suite in suites for seen in framings if (line := _compared(sides, seed, suite=suite, framing=seen))
+        ],
+        "overall": [line for seen in framings if (line := _compared(sides, seed, framing=seen))],
+        "iterations": {side: scores.efficiency(rows, seed) for side, rows in sides.items()},
+        "unlike_generic": {side: _unlike_generic(rows, framing, seed) for side, rows in sides.items()},
+        "latency": {side: _latencies(rows) for side, rows in sides.items()},
+        "unparsable": {side: sum(bool(seen["error"]) for seen in rows) for side, rows in sides.items()},
+    }
+    figures["gates"] = scores.gates(recipe["gates"], figures)
+    figures["passed"] = all(gate["passed"] is not False for gate in figures["gates"])
+    figures["enforce"] = bool(recipe["gates"].get("enforce", False))
+    return figures
+
+
+def enforce(found: dict[str, Any]) -> None:
+    """Raises GateMissed with the missed gates by name, where the recipe enforces them."""
+    missed = [gate for gate in found["gates"] if gate["passed"] is False]
+    if found["enforce"] and missed:
+        count = f"{len(missed)} gate{'s' if len(missed) > 1 else ''}"
+        raise GateMissed(f"{count} of {found['recipe']} missed: {'; '.join(map(describe_gate, missed))}")
+
+
+def describe_gate(gate: dict[str, Any]) -> str:
+    """`turkish 84.2 % (wanted: at least 90 %)`"""
+    limit = f"{'below' if gate['below'] else 'at least'} {_amount(gate['wanted'], gate['below'])}"
+    return f"{gate['name']} {_amount(gate['got'], gate['below'])} (wanted: {limit})"
+
+
+def _amount(value: float | None, seconds: bool) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.2f} s" if seconds else f"{100 * value:.1f} %"
+
+
+def _verdict(gates: list[dict[str, Any]]) -> str:
+    signs = {True: "passed", False: "missed", None: "not measured"}
+    return "gates: " + "; ".join(f"{describe_gate(gate)} {signs[gate['passed']]}" for gate in gates)
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------------------
+
+
+def _suites_of(recipe: Spec, suites: Suites) -> Suites:
+    chosen = recipe["evaluation"]["suites"] or list(suites)
+    return {suite: suites[suite] for suite in chosen}
+
+
+def _framing(recipe: Spec) -> str:
+    """The first framing: the one that the gates judge."""
+    return str(recipe["evaluation"]["framings"][0])
+
+
+def _clients_of(recipe: Spec) -> list[str]:
+    return [framing for framing in recipe["evaluation"]["framings"] if framing not in PLAIN_FRAMINGS]
+
+
+def _framings(recipe: Spec, suites: Suites, side: str) -> list[str]:
+    found = list(recipe["evaluation"]["framings"])
+    extra = (["persona", "none"] if side == "base" else []) + (["directive"] if "iterations" in suites else [])
+    return found + [framing for framing in extra if framing not in found]
+
+
+def _repeats(recipe: Spec) -> int:
+    return int(recipe["evaluation"]["repeats"]) if recipe["evaluation"]["temperature"] > 0 else 1
+
+
+def _sampling(recipe: Spec, persona: Spec, project: Spec) -> Sampling:
+    """Greedy says the same twice; above temperature 0 the limits of the deployed persona count."""
+    settings = recipe["evaluation"]
+    deployed = persona.get("parameters", {}) if settings["temperature"] > 0 else {}
+    extra = tuple((key, float(deployed[key])) for key in _DEPLOYED if key in deployed)
+    return Sampling(settings["max_tokens"], float(settings["temperature"]), project["seed"] % 2**31, extra)
+
+
+@contextmanager
+def _open_base(base: Path, chat_format: Spec, slots: int) -> Iterator[Engine]:
+    """The GGUF that the base came from, in the same engine as the tuned one; without it, the directory's weights in MLX."""
+    gguf = base / "base.gguf"
+    if gguf.is_file():
+        with llama(gguf, base, chat_format, slots) as engine:
+            yield engine
+    else:
+        yield MlxEngine(base, chat_format)
+
+
+def _answers(
+    asked: list[Query], engine: Engine, frames: Frames, sampling: Sampling, cache: Path, side: str, first: str
+) -> Iterator[tuple[Query, Answer]]:
+    """In the order of `asked`, whichever way each was answered."""
+    from generators.progress import bar
+
+    measured = _measured(asked, side, first)
+    found: dict[Query, Answer] = {}
+    with bar(f"{side}: simple queries, one at a time", len(measured)) as advance:
+        for query, answer in ask_alone(measured, engine, frames, sampling):
+            found[query] = answer
+            advance(1)
+    rest = [query for query in asked if query not in found]
+    with bar(f"{side}: answers", len(rest)) as advance:
+        found |= dict(ask_all(rest, engine, frames, sampling, Cache(cache, engine), advance))
+    yield from ((query, found[query]) for query in asked)
+
+
+def _measured(asked: list[Query], side: str, first: str) -> list[Query]:
+    """Simple queries in the first framing and in the clients', the showcase first, the others spread over the suites."""
+    found: list[Query] = []
+    for framing in dict.fromkeys(query.framing for query in asked if query.framing == first or query.in_client):
+        simple = [query for query in asked if query.framing == framing and query.tier == "low" and not query.history and not query.repeat]
+        simple.sort(key=lambda query: query.text != _SHOWCASE)  # stable: the others keep their order
+        count = min(len(simple), _MEASURED[side][0 if framing == first else 1])
+        rest = simple[1:]
+        found += simple[:1] + [rest[index * len(rest) // (count - 1)] for index in range(count - 1)]
+    return found
+
+
+class _Judge:
+    """What every row is judged with."""
+
+    def __init__(self, persona: Spec, project: Spec, chat_format: Spec, frames: Frames):
+        self._persona, self._frames = persona, frames
+        self._forbidden = tuple(project["quality"]["forbidden"])
+        self._control = tuple(chat_format["control_tokens"])
+
+    def row(self, query: Query, answer: Answer) -> Row:
+        return row(query, answer, self._persona, self._forbidden, self._control, self._frames)
+
+
+def _add_traces(rows: Iterable[Row], trace: Trace) -> None:
+    """Where to look for every failed row: the nearest samples, and the categories that they come from."""
+    known: dict[str, Spec] = {}
+    for seen in rows:
+        if seen["passed"]:
+            continue
+        if seen["query"] not in known:
+            known[seen["query"]] = {"nearest": trace.nearest(seen["query"]), "categories": trace.categories(seen["query"])}
+        seen["trace"] = known[seen["query"]]
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------------------
+
+
+def _compared(sides: dict[str, list[Row]], seed: int, **where: str) -> dict[str, Any] | None:
+    """Measures of both sides and their pairing, for the rows of a suite or framing; None where nothing was asked."""
+    base, tuned = ([seen for seen in sides[side] if where.items() <= seen.items()] for side in ("base", "tuned"))
+    if not tuned and not base:
+        return None
+    line: dict[str, Any] = {**where, "base": scores.measured(base, seed), "tuned": scores.measured(tuned, seed)}
+    line["paired"] = {measure: scores.paired(base, tuned, measure, seed) for measure in ("accuracy", "passed")}
+    return line
+
+
+def _unlike_generic(rows: list[Row], framing: str, seed: int) -> dict[str, Any]:
+    """Share of answers that are not what any assistant would have said (a phrase of the project's list, a list, headings)."""
+    return scores.interval([float(not seen["generic"]) for seen in rows if seen["framing"] == framing], seed)
+
+
+def _latencies(rows: list[Row]) -> dict[str, Any]:
+    measured = dict.fromkeys(seen["framing"] for seen in rows if seen["alone"])
+    return {framing: scores.latency(seen for seen in rows if seen["framing"] == framing) for framing in measured}
+
+
+def _showcase(base: list[Row], tuned: list[Row], recipe: Spec) -> dict[str, Any] | None:
+    """The query that the project started with (or the first simple one) through the first client: before and after."""
+    framing = next(iter(_clients_of(recipe)), _framing(recipe))
+    here = [seen for seen in tuned if seen["framing"] == framing and seen["alone"]]
+    if not here:
+        return None
+    after = next((seen for seen in here if seen["query"] == _SHOWCASE), here[0])
+    before = next((seen for seen in base if (seen["id"], seen["framing"], seen["repeat"]) == (after["id"], framing, 0)), None)
+    told = ("answer", "seconds", "first_token_s", "stages", "tokens", "ended", "passed", "alone")
+    return {
+        "query": after["query"], "id": after["id"], "framing": framing,
+        "base": {key: before[key] for key in told} if before else None, "tuned": {key: after[key] for key in told},
+    }
+
+
+def _told(engine: Engine) -> Spec:
+    return {"name": engine.name, "digest": engine.digest, "load_seconds": round(engine.load_seconds, 3), "slots": engine.slots}
+
+
+def _machine() -> dict[str, Any]:
+    import os
+
+    return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "python": platform.python_version()}

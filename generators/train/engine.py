@@ -1,0 +1,27 @@
+"""Who computes loss and gradients. The one place that chooses by device: MLX on Metal and CUDA; on a CPU the engine made for it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from generators import device
+from generators.train.data import Batch
+
+
+class Engine(Protocol):
+    """loss: summed cross-entropy of a batch's targets, nats. loss_and_gradients: the same with the gradients of that sum, by parameter name."""
+
+    def loss(self, batch: Batch) -> float: ...
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, Any]]: ...
+
+
+def choose_engine(model: Any, lora: dict[str, Any], settings: dict[str, Any]) -> Engine:
+    """The CPU's engine knows plain LoRA in float32 on the supported architectures; everything else is MLX's."""
+    if device.current().kind == "cpu":
+        from generators.train.cpu_engine import CpuEngine
+
+        if CpuEngine.supports(model, lora, settings):
+            return CpuEngine(model, lora)
+    from generators.train.forward import MlxEngine
+
+    return MlxEngine(model)
