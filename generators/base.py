@@ -8,6 +8,7 @@ is rebuilt as well, by the rules that llama.cpp follows, so that training and th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,8 +88,10 @@ def _import_gguf(spec: Mapping[str, Any], found: Found, folder: Path, chat_templ
         vocabulary = vocabulary_of_gguf(gguf)
         dtype = "BF16" if any(gguf.tensors[theirs].type == "BF16" for _, theirs, _ in tensors) else "F16"
         _write_config(folder, config | {"dtype": {"F16": "float16", "BF16": "bfloat16"}[dtype]}, vocabulary, end_of_turn)
-        _write_tokenizer(folder, vocabulary, chat_template, config["max_position_embeddings"])
-        _write_weights(folder / "model.safetensors", architecture, config, gguf, tensors, dtype)
+        with ThreadPoolExecutor(1) as beside:  # Python's work on the tokenizer leaves the second core to the weights
+            tokenizer = beside.submit(_write_tokenizer, folder, vocabulary, chat_template, config["max_position_embeddings"])
+            _write_weights(folder / "model.safetensors", architecture, config, gguf, tensors, dtype)
+            tokenizer.result()
         return {
             "source": found.description,
             "path": str(found.path or found.package),

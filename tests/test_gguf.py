@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from generators import ggml, gguf_file
 from generators.base import import_base
@@ -17,7 +18,7 @@ from generators.errors import UserError
 from generators.fuse import fuse
 from generators.gguf import QUANTISATIONS, check_gguf, write_gguf
 from generators.gguf_file import GgufFile
-from generators.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED
+from generators.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED, encode
 from generators.llama_server import serving
 from tests import tiny_models
 
@@ -92,6 +93,14 @@ def test_embedded_base_in_its_own_quantisation_keeps_every_byte(embedded_base: P
     checked = check_gguf(tmp_path / "model.gguf", embedded_base)
     assert (checked["parameters"], result["kept"]) == (268098176, 236)
     assert checked["types"] == result["types"]
+
+
+def test_the_real_vocabulary_of_a_directory_gives_llama_cpp_the_same_ids(embedded_base: Path, tmp_path: Path) -> None:
+    base = tiny_models.write_hf(tmp_path / "base", "gemma3", vocabulary_from=embedded_base, hidden_size=32)
+    _write(base, None, tmp_path / "model.gguf", "Q8_0")
+    text = "Naber kanka?  İğneyi ÇUVALDIZI 👩‍👩‍👧 şöyle\n\n\nfn main() {\n    x += 1;\n}\t漢字<end_of_turn>"
+    with serving(tmp_path / "model.gguf", context=512) as server:
+        assert server.tokenize(text) == encode(Tokenizer.from_file(str(embedded_base / "tokenizer.json")), text, parse_special=True)
 
 
 # What a file holds.
@@ -265,7 +274,7 @@ def _double(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: _rewrite(path, {}, lambda name: None if name == "blk.1.ffn_up.weight" else name), "tensor blk.1.ffn_up.weight is missing"),
+        (lambda path: _rewrite(path, {}, lambda name: None if "1.ffn_up" in name else name), "tensor blk.1.ffn_up.weight is missing"),
         (_double, "tensor blk.0.ffn_down.weight is there twice"),
         (lambda path: _rewrite(path, {}, lambda name: name.replace("1.ffn_up", "7.ffn_up")), "tensor blk.1.ffn_up.weight is missing"),
         (_cut, "the file is cut short"),

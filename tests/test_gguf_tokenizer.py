@@ -179,8 +179,7 @@ def test_vocabulary_survives_the_way_through_a_tokenizer_json(tmp_path: Path, ar
     config = tokenizer_config(first, "", 512)
     again = vocabulary_of_json(build_tokenizer(first).to_str(), config, rows, hf)
     assert dataclasses.replace(again, scores=[]) == dataclasses.replace(first, scores=[])
-    order = sorted(range(rows), key=first.scores.__getitem__) if first.scores else []
-    assert order == (sorted(range(rows), key=again.scores.__getitem__) if again.scores else [])
+    assert build_tokenizer(again).to_str() == build_tokenizer(first).to_str()  # scores have only their order to give
 
 
 def _gemma_1_as_old_conversions_had_it() -> Vocabulary:
