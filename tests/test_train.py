@@ -144,8 +144,8 @@ def test_training_lowers_the_loss_and_writes_what_it_saw(tiny: Path, tmp_path: P
 
 
 def test_the_best_adapter_is_exported_not_the_last(tiny: Path, tmp_path: Path) -> None:
-    """A learning rate that is far too high makes every later step worse."""
-    job = tiny_job(tiny, tmp_path, {"learning_rate": 0.9, "validate_every": 1})
+    """Random tokens can only be learned by heart, so the validation loss rises in the end."""
+    job = tiny_job(tiny, tmp_path, {"learning_rate": 0.03, "validate_every": 1, "epochs": 8})
     summary = loop.run(job, Silent())
     exported = dict(mx.load(str(job.adapter / "adapters.safetensors")))
     assert summary["best_step"] < summary["steps"]

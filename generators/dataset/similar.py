@@ -15,7 +15,8 @@ from generators.turkish import fold
 if TYPE_CHECKING:
     import numpy
 
-EXACT_LIMIT = 20_000  # texts up to which every pair is compared; beyond, MinHash proposes the pairs
+EXACT_WORK = 2 * 10**10  # squared number of texts times their mean length (20,000 of 50 letters) up to which every pair is compared
+_CHUNK_LETTERS = 2**16
 _BLOCK = 512
 _SHINGLE = 3
 _BANDS, _ROWS = 24, 3  # two texts with Jaccard similarity 0.5 of their shingles share a band with probability 0.96
@@ -51,14 +52,15 @@ def in_word_order(text: str) -> str:
     return " ".join(sorted(text.split()))
 
 
-def similar_pairs(texts: Sequence[str], families: Sequence[str], threshold: float, exact_limit: int = EXACT_LIMIT) -> list[Pair]:
+def similar_pairs(texts: Sequence[str], families: Sequence[str], threshold: float, exact_work: int = EXACT_WORK) -> list[Pair]:
     """Pairs of levelled texts of different families with a similarity of at least `threshold`, one pair for two families.
 
-    Up to `exact_limit` texts all pairs count; beyond, those that MinHash proposes (measured recall above 0.97), in time that grows
-    with the number of texts rather than of pairs.
+    Up to `exact_work` all pairs are compared; beyond, those that MinHash proposes, in time that grows with the number of texts rather
+    than of pairs.
     """
     found: dict[tuple[str, str], Pair] = {}
-    pairs = _compared(texts, families, threshold) if len(texts) <= exact_limit else _proposed(texts, families, threshold)
+    work = len(texts) * sum(map(len, texts))
+    pairs = _compared(texts, families, threshold) if work <= exact_work else _proposed(texts, families, threshold)
     for pair in pairs:
         key = tuple(sorted((families[pair.one], families[pair.other])))
         if key not in found or found[key].similarity < pair.similarity:
@@ -76,7 +78,7 @@ def matches_between(queries: Sequence[str], texts: Sequence[str], threshold: flo
         return
     for start in range(0, len(texts), _BLOCK * 8):
         block = texts[start : start + _BLOCK * 8]
-        scores = cdist(queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32)
+        scores = cdist(queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1)
         for one, other in zip(*numpy.nonzero(scores), strict=True):
             yield Pair(int(one), start + int(other), float(scores[one, other]))
 
@@ -93,7 +95,7 @@ def _compared(texts: Sequence[str], families: Sequence[str], threshold: float) -
     for start in range(0, len(order), _BLOCK):
         end = min(start + _BLOCK, len(order))
         reach = int(numpy.searchsorted(lengths, lengths[end - 1] / max(threshold, 1e-9) + 1e-9, side="right"))
-        scores = cdist(ordered[start:end], ordered[start:reach], scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32)
+        scores = cdist(ordered[start:end], ordered[start:reach], scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1)
         for row, column in zip(*numpy.nonzero(numpy.triu(scores, 1)), strict=True):
             one, other = sorted((order[start + int(row)], order[start + int(column)]))
             if families[one] != families[other]:
@@ -127,11 +129,11 @@ def _different(bucket: Sequence[int], texts: Sequence[str], families: Sequence[s
 
 
 def _buckets(signatures: numpy.ndarray) -> Iterator[list[int]]:
-    """Indices of texts that agree in all rows of a band. signatures: (texts, bands * rows) uint64."""
+    """Indices of texts that agree in all rows of a band. signatures: (texts, bands * rows) uint32."""
     import numpy
 
     for band in range(_BANDS):
-        rows = signatures[:, band * _ROWS : (band + 1) * _ROWS]
+        rows = signatures[:, band * _ROWS : (band + 1) * _ROWS].astype(numpy.uint64)
         keys = rows[:, 0] * numpy.uint64(0x9E3779B97F4A7C15)
         for column in range(1, _ROWS):
             keys = (keys ^ rows[:, column]) * numpy.uint64(0x9E3779B97F4A7C15)
@@ -142,33 +144,48 @@ def _buckets(signatures: numpy.ndarray) -> Iterator[list[int]]:
             yield order[start:end].tolist()
 
 
-def _signatures(texts: Sequence[str], chunk: int = 4096) -> numpy.ndarray:
-    """(texts, bands * rows) uint64: for each of so many hash functions the smallest hash of any shingle of the text."""
+def _signatures(texts: Sequence[str]) -> numpy.ndarray:
+    """(texts, bands * rows) uint32: for each of so many hash functions the smallest hash of any shingle of the text."""
     import numpy
 
-    functions = numpy.random.default_rng(0).integers(1, 2**63, size=(2, _BANDS * _ROWS), dtype=numpy.uint64) | numpy.uint64(1)
-    signatures = numpy.empty((len(texts), _BANDS * _ROWS), dtype=numpy.uint64)
-    for start in range(0, len(texts), chunk):
-        hashes, starts, outside = _shingles(texts[start : start + chunk])
+    functions = numpy.random.default_rng(0).integers(1, 2**32, size=(2, _BANDS * _ROWS), dtype=numpy.uint32) | numpy.uint32(1)
+    signatures = numpy.empty((len(texts), _BANDS * _ROWS), dtype=numpy.uint32)
+    for start, end in _chunks(texts):
+        hashes, starts = _shingles(texts[start:end])
+        mixed = numpy.empty_like(hashes)
         for column in range(functions.shape[1]):
-            mixed = hashes * functions[0, column] + functions[1, column]
-            mixed ^= mixed >> numpy.uint64(29)
-            mixed *= numpy.uint64(0xBF58476D1CE4E5B9)
-            mixed[outside] = numpy.iinfo(numpy.uint64).max
-            signatures[start : start + chunk, column] = numpy.minimum.reduceat(mixed, starts)
+            numpy.multiply(hashes, functions[0, column], out=mixed)
+            numpy.add(mixed, functions[1, column], out=mixed)
+            numpy.minimum.reduceat(mixed, starts, out=signatures[start:end, column])
     return signatures
 
 
-def _shingles(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """(hash of every run of three characters, where each text starts, positions of the runs that reach over a text's end)."""
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(start, end) of runs of texts whose letters together fit a processor's cache."""
+    start, letters = 0, 0
+    for index, text in enumerate(texts):
+        letters += len(text)
+        if letters >= _CHUNK_LETTERS:
+            yield start, index + 1
+            start, letters = index + 1, 0
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _shingles(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(hashes of the runs of three characters of every text, uint32; where each text's runs start)."""
     import numpy
 
     padded = [f" {text}  " for text in texts]  # at least one run each
     letters = numpy.frombuffer("".join(padded).encode("utf-32-le"), dtype=numpy.uint32).astype(numpy.uint64)
-    ends = numpy.cumsum([len(text) for text in padded])
+    lengths = numpy.array([len(text) for text in padded])
     hashes = numpy.zeros(len(letters), dtype=numpy.uint64)
     for step in range(_SHINGLE):
-        hashes[: len(letters) - step] = (hashes[: len(letters) - step] ^ letters[step:]) * numpy.uint64(0x100000001B3)
-        hashes ^= hashes >> numpy.uint64(31)
-    outside = numpy.concatenate([ends - step for step in range(1, _SHINGLE)])
-    return hashes, numpy.concatenate(([0], ends[:-1])), outside
+        hashes[: len(letters) - step] = (hashes[: len(letters) - step] ^ letters[step:]) * numpy.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> numpy.uint64(32)
+    ends = numpy.cumsum(lengths)
+    inside = numpy.ones(len(letters), dtype=bool)
+    for step in range(1, _SHINGLE):
+        inside[ends - step] = False  # a run that reaches over the text's end
+    starts = numpy.concatenate(([0], numpy.cumsum(lengths - _SHINGLE + 1)[:-1]))
+    return hashes[inside].astype(numpy.uint32), starts
