@@ -27,6 +27,11 @@ _ROPE_FREQUENCIES = "rope_freqs.weight"  # a table that llama.cpp derives from l
 # Tensors that a GGUF may have although no weight of the model answers to them; `output.weight` is a copy of a tied embedding.
 DERIVED_TENSORS = (_ROPE_FREQUENCIES, "output.weight")
 
+# Without these a config.json describes no model.
+_CONFIG_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+)  # fmt: skip
+
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _BLOCK = {
     "self_attn.q_proj": "attn_q",
@@ -179,21 +184,20 @@ def row_order(architecture: Architecture, hf_name: str, config: Mapping[str, Any
 def config_of_gguf(architecture: Architecture, gguf: GgufFile) -> dict[str, Any]:
     """The config.json of the model in a GGUF. Raises UserError when metadata it stands on is missing or not supported."""
     prefix = architecture.name
-    hidden = gguf.require(f"{prefix}.embedding_length")
-    heads = _one_for_all(gguf, f"{prefix}.attention.head_count")
+    hidden, heads = _whole(gguf, f"{prefix}.embedding_length"), _whole(gguf, f"{prefix}.attention.head_count")
     config: dict[str, Any] = {
         "architectures": [architecture.hf_class],
         "model_type": architecture.model_type,
         "vocab_size": _embedding_rows(gguf),
         "hidden_size": hidden,
-        "intermediate_size": _one_for_all(gguf, f"{prefix}.feed_forward_length"),
-        "num_hidden_layers": gguf.require(f"{prefix}.block_count"),
+        "intermediate_size": _whole(gguf, f"{prefix}.feed_forward_length"),
+        "num_hidden_layers": _whole(gguf, f"{prefix}.block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": _one_for_all(gguf, f"{prefix}.attention.head_count_kv", heads),
-        "head_dim": gguf.value(f"{prefix}.attention.key_length", hidden // heads),
-        "max_position_embeddings": gguf.require(f"{prefix}.context_length"),
-        "rms_norm_eps": _short(gguf.require(f"{prefix}.attention.layer_norm_rms_epsilon")),
-        "rope_theta": _short(gguf.value(f"{prefix}.rope.freq_base", 10000.0)),
+        "num_key_value_heads": _whole(gguf, f"{prefix}.attention.head_count_kv", heads),
+        "head_dim": _whole(gguf, f"{prefix}.attention.key_length", hidden // heads),
+        "max_position_embeddings": _whole(gguf, f"{prefix}.context_length"),
+        "rms_norm_eps": _real(gguf, f"{prefix}.attention.layer_norm_rms_epsilon"),
+        "rope_theta": _real(gguf, f"{prefix}.rope.freq_base", 10000.0),
         "tie_word_embeddings": architecture.tied or "output.weight" not in gguf.tensors,
     }
     if not architecture.head_dim_free and config["head_dim"] != hidden // heads:
@@ -211,27 +215,37 @@ def _gemma_config(architecture: Architecture, gguf: GgufFile, config: dict[str, 
         return {"hidden_act": "silu"}
     own: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
     if architecture.windowed:
-        own["sliding_window"] = gguf.value(f"{name}.attention.sliding_window", architecture.defaults["sliding_window"])
+        own["sliding_window"] = _whole(gguf, f"{name}.attention.sliding_window", architecture.defaults["sliding_window"])
         # The largest of each family scale attention by the model's width, as llama.cpp knows them: by the number of blocks.
         by_width = (name, config["num_hidden_layers"]) in (("gemma2", 46), ("gemma3", 62))
         own["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if by_width else config["head_dim"]
     if name == "gemma2":
-        own["attn_logit_softcapping"] = gguf.value("gemma2.attn_logit_softcapping", 50.0)
-        own["final_logit_softcapping"] = gguf.value("gemma2.final_logit_softcapping", 30.0)
+        own["attn_logit_softcapping"] = _real(gguf, "gemma2.attn_logit_softcapping", 50.0)
+        own["final_logit_softcapping"] = _real(gguf, "gemma2.final_logit_softcapping", 30.0)
     if name == "gemma3":
-        own["rope_local_base_freq"] = _short(gguf.value("gemma3.rope.freq_base_swa", _GEMMA3_LOCAL_BASE))
-        own["sliding_window_pattern"] = gguf.value("gemma3.attention.sliding_window_pattern", _GEMMA3_PATTERN)
+        own["rope_local_base_freq"] = _real(gguf, "gemma3.rope.freq_base_swa", _GEMMA3_LOCAL_BASE)
+        own["sliding_window_pattern"] = _whole(gguf, "gemma3.attention.sliding_window_pattern", _GEMMA3_PATTERN)
     return own
 
 
-def _one_for_all(gguf: GgufFile, key: str, default: Any = None) -> int:
-    """A number that some files give once a block: the same in all of them, or UserError."""
+def _whole(gguf: GgufFile, key: str, default: int | None = None) -> int:
+    """A positive whole number; where a file gives one for each block, the one they all have. UserError for anything else."""
     value = gguf.require(key) if default is None else gguf.value(key, default)
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         if len(set(value)) != 1:
             raise UserError(f"{gguf.path}: {key} differs between blocks, which is not supported")
         value = value[0]
+    if type(value) is not int or value <= 0:
+        raise UserError(f"{gguf.path}: {key} is {value!r}, a positive whole number is due")
     return value
+
+
+def _real(gguf: GgufFile, key: str, default: float | None = None) -> float:
+    """A positive number; float32's 9.99999997e-07 as the 1e-06 it was written from. UserError for anything else."""
+    value = gguf.require(key) if default is None else gguf.value(key, default)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise UserError(f"{gguf.path}: {key} is {value!r}, a positive number is due")
+    return _short(value)
 
 
 def _embedding_rows(gguf: GgufFile) -> int:
@@ -241,7 +255,6 @@ def _embedding_rows(gguf: GgufFile) -> int:
 
 
 def _short(value: float) -> float:
-    """float32's 9.99999997e-07 as the 1e-06 it was written from."""
     return float(f"{value:.7g}")
 
 
@@ -252,7 +265,7 @@ def _rope_scaling_of_gguf(architecture: Architecture, gguf: GgufFile, config: Ma
     if kind == "none":
         return None
     if kind == "linear":
-        return {"rope_type": "linear", "factor": _short(gguf.require(f"{architecture.name}.rope.scaling.factor"))}
+        return {"rope_type": "linear", "factor": _real(gguf, f"{architecture.name}.rope.scaling.factor")}
     raise UserError(f"{gguf.path}: rope scaling {kind!r} is not supported; supported: none, linear, llama3")
 
 
@@ -286,9 +299,12 @@ def normalise_config(config: Mapping[str, Any], has_output: bool, where: object)
     """A config.json with what our modules and mlx_lm read at the top level: newer transformers keep rotation under `rope_parameters`.
 
     has_output: whether the weights hold an output matrix of their own, which decides where the config does not say. Raises UserError for
-    an unsupported architecture, quantised weights, or rope scaling other than linear and llama3.
+    an unsupported architecture, a missing size, quantised weights, or rope scaling other than linear and llama3.
     """
     architecture = of_config(config, where)
+    for key in _CONFIG_SIZES:
+        if type(config.get(key)) is not int or config[key] <= 0:
+            raise UserError(f"{where}: config.json has {key} {config.get(key)!r}, a positive whole number is due")
     if "quantization" in config or "quantization_config" in config:
         raise UserError(f"{where}: the weights are quantised; give the repository with the original float weights")
     own = {**architecture.defaults, **config}
@@ -299,7 +315,8 @@ def normalise_config(config: Mapping[str, Any], has_output: bool, where: object)
     if "rope_theta" not in config and "rope_theta" in rope:
         own["rope_theta"] = rope["rope_theta"]
     own.setdefault("rope_theta", 10000.0)
-    own.setdefault("num_key_value_heads", own.get("num_attention_heads"))
+    own.setdefault("num_key_value_heads", config["num_attention_heads"])
+    own.setdefault("rms_norm_eps", 1e-6)
     own["rope_scaling"] = _rope_scaling_of_config(config.get("rope_scaling") or rope, where)
     own["tie_word_embeddings"] = architecture.tied or config.get("tie_word_embeddings", not has_output)
     own["head_dim"] = head_dim(own)

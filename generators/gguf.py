@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["QUANTISATIONS", "check_gguf", "write_gguf"]
 
-# Of a base's metadata: what is true of that file alone.
-_OF_THE_BASE_FILE = ("general.alignment", "general.file_type", "general.quantization_version", "split.", "quantize.imatrix.")
+# Of a base's metadata: what is true of that file alone, and its chat templates, which ours replaces.
+_OF_THE_BASE_FILE = (
+    "general.alignment", "general.file_type", "general.quantization_version", "split.", "quantize.imatrix.", "tokenizer.chat_template",
+)  # fmt: skip
 _TEMPLATE, _EOT = "tokenizer.chat_template", "tokenizer.ggml.eot_token_id"
 # Without these llama.cpp or Ollama refuses a file, or reads it wrongly.
 _REQUIRED_KEYS = (

@@ -39,7 +39,7 @@ _ENGLISH_WORDS = frozenset(
 # What only Turkish adds to a word: its letters, a suffix after an apostrophe (heap'i, Rust'ta), unmistakable verb endings.
 _TURKISH_LETTERS = re.compile("[çğıöşü]")
 _TURKISH_SUFFIX = re.compile(r"['’](?:[aeıiuü]|[ynl][aeıiuü]n?|[yn][ıiuü]n|[ıiuü]n|[dt][ae]n?|l[ae]r\w*|s[ıiuü]|yl[ae]|[dt][ae]ki\w*)$")
-_TURKISH_ENDING = re.compile(r"(?:[iu]yor(?:um|sun|uz|sunuz|lar|du|sa)?|m[ae]k|[ae]rsin|[iu]rsin|siniz|sunuz|l[ae]r(?:d[ae]n?|in|i)|[rz]ken)$")
+_TURKISH_ENDING = re.compile(r"(?:[iu]yor(?:um|sun|uz|sunuz|lar|du|sa)?|m[ae]k|[ae]rsin|[iu]rsin|siniz|sunuz|l[ae]r(?:d[ae]n?|in|i)|[aeiou]kt[ae]n?|[rz]ken)$")
 _ENGLISH_ENDING = re.compile(r"(?:[a-z]{3}ing|[a-z]{3}tion|[a-z]{3}tions|[a-z]{3}n't)$")
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

@@ -323,6 +323,24 @@ def test_a_header_with_absurd_lengths_is_refused(llama_gguf: Path, tmp_path: Pat
     _assert_refused({"gguf": str(llama_gguf)}, tmp_path / "base", "the file ends inside its header")
 
 
+def test_a_header_with_wrong_bytes_is_imported_or_refused_but_never_a_crash(llama_gguf: Path, tmp_path: Path) -> None:
+    rng, whole = np.random.default_rng(0), llama_gguf.read_bytes()
+    header_size = min(tensor.offset for tensor in GgufFile(llama_gguf).tensors.values())
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in rng.integers(4, header_size, 3):
+            data[place] = rng.integers(256)
+        damaged = tmp_path / "damaged.gguf"
+        damaged.write_bytes(data)
+        try:
+            _import("llama", {"gguf": str(damaged)}, tmp_path / "base")
+        except UserError:
+            refused += 1
+        damaged.unlink()
+    assert refused > 10
+
+
 def test_an_unknown_architecture_is_refused_with_the_list(llama_gguf: Path, tmp_path: Path) -> None:
     other = _write_gguf(tmp_path / "other.gguf", llama_gguf, lambda m, t: m.update({"general.architecture": gguf_file.text("mamba")}))
     message = f"file {other}: architecture 'mamba' is not supported; supported: gemma, gemma2, gemma3, llama, qwen2, qwen3"
@@ -357,10 +375,13 @@ def _make_nan(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         (lambda m, t: t["blk.0.ffn_up.weight"].fill(1e5), "tensor blk.0.ffn_up.weight holds 1e+05, which float16 cannot"),
         (_put("rope_freqs.weight", np.linspace(1, 9, 16, dtype=np.float32)), "rope_freqs.weight holds no rope scaling of llama3's kind"),
         (lambda m, t: m.pop("llama.block_count"), "the metadata has no llama.block_count"),
+        (_set("llama.block_count", gguf_file.text("2")), "llama.block_count is '2', a positive whole number is due"),
+        (_set("llama.attention.head_count", gguf_file.uint32(0)), "llama.attention.head_count is 0, a positive whole number is due"),
+        (_set("llama.rope.freq_base", gguf_file.float32(np.nan)), "llama.rope.freq_base is nan, a positive number is due"),
         (_set("llama.rope.scaling.type", gguf_file.text("yarn")), "rope scaling 'yarn' is not supported"),
         (_set("llama.attention.head_count_kv", gguf_file.int32s([2, 4])), "llama.attention.head_count_kv differs between blocks"),
     ],
-    ids=["missing", "no_embedding", "shape", "unknown", "nan", "too_large", "rope_table", "no_key", "yarn", "per_block"],
+    ids=["missing", "no_embedding", "shape", "unknown", "nan", "large", "table", "no_key", "text", "zero", "no_base", "yarn", "per_block"],
 )  # fmt: skip
 def test_a_gguf_that_is_not_whole_is_refused(llama_gguf: Path, tmp_path: Path, change: Callable[..., Any], message: str) -> None:
     damaged = _write_gguf(tmp_path / "damaged.gguf", llama_gguf, change)
@@ -376,6 +397,7 @@ def _edit_config(hf: Path, **changes: Any) -> None:
     ("damage", "message"),
     [
         (lambda hf: _edit_config(hf, model_type="mamba"), "architecture 'mamba' is not supported; supported: gemma"),
+        (lambda hf: _edit_config(hf, hidden_size=None), "config.json has hidden_size None, a positive whole number is due"),
         (lambda hf: _edit_config(hf, model_type="gemma3"), "gemma3 with an image encoder is not supported"),
         (lambda hf: _edit_config(hf, quantization={"bits": 4}), "the weights are quantised"),
         (lambda hf: _edit_config(hf, num_hidden_layers=3), "tensor model.layers.2.self_attn.q_proj.weight is missing"),
@@ -388,7 +410,7 @@ def _edit_config(hf: Path, **changes: Any) -> None:
         (lambda hf: (hf / "model.safetensors").write_bytes((hf / "model.safetensors").read_bytes()[:5000]), "the file is cut short"),
         (lambda hf: (hf / "model.safetensors").write_bytes(b"not safetensors"), "this is no safetensors file"),
     ],
-    ids=["architecture", "vision", "quantised", "missing", "unknown", "shape", "yarn", "json", "tokenizer", "weights", "cut", "garbage"],
+    ids=["name", "no_size", "vision", "quantised", "missing", "unknown", "shape", "yarn", "json", "tokenizer", "weights", "cut", "garbage"],
 )  # fmt: skip
 def test_a_directory_that_is_not_whole_is_refused(tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
     hf = tiny_models.write_hf(tmp_path / "hf", "llama")

@@ -34,8 +34,10 @@ def build(
         raise UserError("there are no samples; run: doit samples")
     report(f"{len(entries)} samples read")
     parts = split(entries, project["dataset"]["valid_share"], project["seed"])
-    nears = quality.near_duplicates(entries, limits)
-    violations += _across(entries, figures, nears, parts, limits)
+    questions = quality.questions_of(entries)
+    nears = quality.near_duplicates(entries, questions, limits)
+    violations += _of_all(entries, figures, limits)
+    violations += _of_pairs(entries, questions, nears, parts)
     violations += quality.evaluation_leaks(entries, quality.queries_of(suites, case_lines), limits)
     violations.sort(key=lambda found: (found.rule, found.sources))
     made = _report(entries, figures, nears, parts, project, violations)
@@ -70,20 +72,22 @@ def _read(sample_files: Sequence[Path], limits: Limits) -> tuple[list[Entry], di
     for entry, row in read(sample_files):
         entries.append(entry)
         figures.setdefault(entry.category, CategoryFigures()).add(entry)
-        for found in quality.of_sample(entry, row["metadata"]["persona"], limits):
+        for found in quality.of_sample(entry, row["metadata"], limits):
             violations.setdefault((found.rule, found.sources), found)
     return entries, figures, list(violations.values())
 
 
-def _across(entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], nears: Sequence[Near], parts: Split, limits: Limits) -> Iterator[Violation]:
-    """What samples break together."""
+def _of_all(entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], limits: Limits) -> Iterator[Violation]:
     yield from quality.balance(Counter(entry.group for entry in entries), limits)
     yield from quality.tier_shares(Counter(entry.tier for entry in entries), limits)
     for name, category in figures.items():
         yield from quality.same_openings(name, category.openings, limits)
-    yield from quality.duplicates(entries)
+
+
+def _of_pairs(entries: Sequence[Entry], questions: Sequence[quality.Question], nears: Sequence[Near], parts: Split) -> Iterator[Violation]:
+    yield from quality.duplicates(entries, questions)
     yield from quality.near_violations(nears, entries)
-    yield from quality.leaks(nears, entries, frozenset(parts.valid))
+    yield from quality.leaks(nears, entries, questions, frozenset(parts.valid))
 
 
 def _report(

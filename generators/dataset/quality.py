@@ -9,13 +9,15 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from generators import language, patterns
 from generators.dataset.entries import Entry
-from generators.dataset.similar import Pair, in_word_order, levelled, matches_between, normalised, similar_pairs
+from generators.dataset.similar import in_word_order, levelled, matches_between, normalised, similar_pairs
 from generators.errors import EXIT_SPECS, UserError
 from generators.turkish import fold, words
+
+Question = tuple[str, ...]
 
 OPENINGS_FROM = 12  # answers from which a category's share of identical openings says something
 _WHOLE_QUERY = 3  # words of an evaluation query from which a question that holds it whole, and at most so many more words, is a leak
@@ -66,56 +68,56 @@ class Limits:
 # --- one sample -------------------------------------------------------------------------------------------------------------------
 
 
-def of_sample(entry: Entry, persona: str, limits: Limits) -> Iterator[Violation]:
-    """What breaks a rule in one sample, at most one violation a rule."""
-    rules = {
-        "words": _word_range(entry, limits),
-        "language": _language(entry),
-        "forbidden": _forbidden(entry, limits),
-        "opinion": _opinion(entry, persona, limits),
-        "control token": _control_tokens(entry, limits),
-        "unicode": _nfc(entry),
-        "quotes": _in_answers(entry, quote_problem),
-        "code fence": _in_answers(entry, fence_problem),
-        "white space": _white_space(entry),
+def of_sample(entry: Entry, metadata: Mapping[str, Any], limits: Limits) -> Iterator[Violation]:
+    """What breaks a rule in one sample, at most one violation a rule. metadata: the sample's, for its persona and earlier thoughts."""
+    answers = [(_turn(entry, number), answer) for number, answer in enumerate(entry.answers, 1)]
+    thoughts = [(f"thought {number}: ", seen["text"]) for number, seen in enumerate(metadata.get("thoughts", ()), 1)]
+    users = [(_turn(entry, number) + "the user's text: ", text) for number, text in enumerate(entry.users, 1)]
+    said, everything = answers + thoughts, answers + thoughts + users
+    rules: dict[str, Iterable[str]] = {
+        "words": _found(answers, lambda text: _word_range(text, limits.words.get(entry.category))),
+        "language": _found(said, lambda text: _other_language(text, entry.language)),
+        "forbidden": _found(said, lambda text: _forbidden(text, limits.quality["forbidden"])),
+        "opinion": _opinion(entry, metadata["persona"], limits),
+        "control token": _found(everything, lambda text: _control_token(text, limits.control_tokens)),
+        "unicode": _found(everything, _not_nfc),
+        "quotes": _found(said, quote_problem),
+        "code fence": _found(said, fence_problem),
+        "white space": _found(everything, _white_space),
     }
     for rule, messages in rules.items():
-        found = list(messages)
-        if found:
-            yield Violation(rule, "; ".join(found), (entry.source,))
+        message = "; ".join(messages)
+        if message:
+            yield Violation(rule, message, (entry.source,))
 
 
 def _turn(entry: Entry, number: int) -> str:
     return f"turn {number}: " if len(entry.answers) > 1 else ""
 
 
-def _in_answers(entry: Entry, problem: Any) -> Iterator[str]:
-    for number, answer in enumerate(entry.answers, 1):
-        message = problem(answer)
+def _found(texts: Sequence[tuple[str, str]], problem: Callable[[str], str | None]) -> Iterator[str]:
+    """The problems of texts, each with its place in the sample."""
+    for place, text in texts:
+        message = problem(text)
         if message:
-            yield _turn(entry, number) + message
+            yield place + message
 
 
-def _word_range(entry: Entry, limits: Limits) -> Iterator[str]:
-    fewest, most = limits.words.get(entry.category, (0, 10**9))
-    for number, answer in enumerate(entry.answers, 1):
-        count = len(words(answer))
-        if not fewest <= count <= most:
-            yield f"{_turn(entry, number)}the answer has {count} words, this category takes {fewest} to {most}"
+def _word_range(answer: str, limits: tuple[int, int] | None) -> str | None:
+    count = len(words(answer))
+    if limits is None or limits[0] <= count <= limits[1]:
+        return None
+    return f"the answer has {count} words, this category takes {limits[0]} to {limits[1]}"
 
 
-def _language(entry: Entry) -> Iterator[str]:
-    for number, answer in enumerate(entry.answers, 1):
-        seen = language.detect(answer)
-        if seen not in (None, entry.language):
-            yield f"{_turn(entry, number)}the answer is in {seen!r}, {entry.language!r} is declared"
+def _other_language(answer: str, declared: str) -> str | None:
+    seen = language.detect(answer)
+    return None if seen in (None, declared) else f"the text is in {seen!r}, {declared!r} is declared"
 
 
-def _forbidden(entry: Entry, limits: Limits) -> Iterator[str]:
-    for number, answer in enumerate(entry.answers, 1):
-        for phrase in limits.quality["forbidden"]:
-            if patterns.matches(phrase, answer):
-                yield f"{_turn(entry, number)}the answer says {phrase!r}"
+def _forbidden(answer: str, phrases: Sequence[str]) -> str | None:
+    said = [phrase for phrase in phrases if patterns.matches(phrase, answer)]
+    return f"the text says {', '.join(map(repr, said))}" if said else None
 
 
 def _opinion(entry: Entry, persona: str, limits: Limits) -> Iterator[str]:
@@ -126,25 +128,20 @@ def _opinion(entry: Entry, persona: str, limits: Limits) -> Iterator[str]:
         yield f"no opinion marker; the group {entry.group} needs one of {', '.join(map(repr, markers)) or 'those that the persona declares'}"
 
 
-def _control_tokens(entry: Entry, limits: Limits) -> Iterator[str]:
-    for text in (*entry.users, *entry.answers):
-        for token in limits.control_tokens:
-            if token in text:
-                yield f"the text holds the control token {token!r}"
+def _control_token(text: str, tokens: Collection[str]) -> str | None:
+    held = sorted(token for token in tokens if token in text)
+    return f"the control token {', '.join(map(repr, held))} stands in it" if held else None
 
 
-def _nfc(entry: Entry) -> Iterator[str]:
-    for text in (*entry.users, *entry.answers):
-        if not unicodedata.is_normalized("NFC", text):
-            first = next(word for word in text.split() if not unicodedata.is_normalized("NFC", word))
-            yield f"{unicodedata.normalize('NFC', first)!r} is not written in NFC"
+def _not_nfc(text: str) -> str | None:
+    if unicodedata.is_normalized("NFC", text):
+        return None
+    first = next((word for word in text.split() if not unicodedata.is_normalized("NFC", word)), text)
+    return f"{unicodedata.normalize('NFC', first)!r} is not written in NFC"
 
 
-def _white_space(entry: Entry) -> Iterator[str]:
-    for who, texts in (("user", entry.users), ("answer", entry.answers)):
-        for number, text in enumerate(texts, 1):
-            if text != text.rstrip() or any(line != line.rstrip() for line in text.split("\n")):
-                yield f"{_turn(entry, number)}white space at the end of a line of the {who}"
+def _white_space(text: str) -> str | None:
+    return "white space at the end of a line" if text != text.rstrip() or any(line != line.rstrip() for line in text.split("\n")) else None
 
 
 _FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
@@ -225,12 +222,17 @@ class Near(NamedTuple):
     similarity: float
 
 
-def duplicates(entries: Sequence[Entry]) -> Iterator[Violation]:
-    """Samples with the same question. Letter case and punctuation do not make two questions different, but expansions of one example,
-    whose spelling is varied on purpose, only count where they are the same to the letter."""
-    same: dict[tuple[str, ...], list[int]] = {}
-    for index, entry in enumerate(entries):
-        same.setdefault(tuple(map(normalised, entry.users)), []).append(index)
+def questions_of(entries: Iterable[Entry]) -> list[Question]:
+    """The user turns of each sample, levelled in letter case and punctuation: samples with the same ask the same."""
+    return [tuple(map(normalised, entry.users)) for entry in entries]
+
+
+def duplicates(entries: Sequence[Entry], questions: Sequence[Question]) -> Iterator[Violation]:
+    """Samples with the same question. Expansions of one example, whose spelling is varied on purpose, only count where they are the same
+    to the letter."""
+    same: dict[Question, list[int]] = {}
+    for index, question in enumerate(questions):
+        same.setdefault(question, []).append(index)
     for indices in same.values():
         sources = tuple(dict.fromkeys(entries[index].source for index in indices))
         to_the_letter = Counter((entries[index].source, entries[index].users) for index in indices)
@@ -243,20 +245,19 @@ def duplicates(entries: Sequence[Entry]) -> Iterator[Violation]:
             yield Violation("duplicate", f"the example yields the question {entries[indices[0]].users[0]!r} {len(indices)} times", (repeated[0],))
 
 
-def near_duplicates(entries: Sequence[Entry], limits: Limits) -> list[Near]:
+def near_duplicates(entries: Sequence[Entry], questions: Sequence[Question], limits: Limits) -> list[Near]:
     """Questions, and questions with their answers, that are nearly alike; samples of one example are not compared, equal questions neither."""
     threshold, families = limits.quality["near_duplicate"], [entry.source for entry in entries]
-    exact = [tuple(map(normalised, entry.users)) for entry in entries]
-    questions = [levelled(" / ".join(turns)) for turns in exact]
+    asked = [levelled(" / ".join(turns)) for turns in questions]
     answers = [levelled(" / ".join(map(normalised, entry.answers))) for entry in entries]
     found: dict[tuple[int, int], Near] = {}
     for what, texts in (
-        ("question", questions),
-        ("question", [in_word_order(text) for text in questions]),
-        ("pair", [f"{question} : {answer}" for question, answer in zip(questions, answers, strict=True)]),
+        ("question", asked),
+        ("question", [in_word_order(text) for text in asked]),
+        ("pair", [f"{question} : {answer}" for question, answer in zip(asked, answers, strict=True)]),
     ):
         for pair in similar_pairs(texts, families, threshold):
-            if exact[pair.one] != exact[pair.other]:
+            if questions[pair.one] != questions[pair.other]:
                 found.setdefault((pair.one, pair.other), Near(what, *pair))
     return sorted(found.values(), key=lambda near: (near.one, near.other))
 
@@ -268,16 +269,16 @@ def near_violations(nears: Sequence[Near], entries: Sequence[Entry]) -> Iterator
         yield Violation("near duplicate", message, (one.source, other.source))
 
 
-def leaks(nears: Sequence[Near], entries: Sequence[Entry], valid: Collection[int]) -> Iterator[Violation]:
+def leaks(nears: Sequence[Near], entries: Sequence[Entry], questions: Sequence[Question], valid: Collection[int]) -> Iterator[Violation]:
     """Near duplicates, or equal questions, with one in train and the other in valid."""
     for near in nears:
         if (near.one in valid) != (near.other in valid):
             inside, outside = (near.one, near.other) if near.one in valid else (near.other, near.one)
             message = f"{entries[inside].users[0]!r} is in valid and nearly the same, {entries[outside].users[0]!r}, in train"
             yield Violation("leak", message, (entries[inside].source, entries[outside].source))
-    sides: dict[tuple[str, ...], dict[bool, str]] = {}
-    for index, entry in enumerate(entries):
-        sides.setdefault(tuple(map(normalised, entry.users)), {}).setdefault(index in valid, entry.source)
+    sides: dict[Question, dict[bool, str]] = {}
+    for index, asked in enumerate(questions):
+        sides.setdefault(asked, {}).setdefault(index in valid, entries[index].source)
     for question, sources in sides.items():
         if len(set(sources.values())) > 1:
             yield Violation("leak", f"the question {question[0]!r} is in valid and in train", (sources[True], sources[False]))

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 EXACT_WORK = 2 * 10**10  # squared number of texts times their mean length (20,000 of 50 letters) up to which every pair is compared
 _CHUNK_LETTERS = 2**16
 _BLOCK = 512
-_SHINGLE = 3
-_BANDS, _ROWS = 24, 3  # two texts with Jaccard similarity 0.5 of their shingles share a band with probability 0.96
+_SHINGLE, _LONG_SHINGLE = 3, 4  # letters; in long texts runs of three are too common to tell them apart
+_LONG = 120  # letters, on average
+_BANDS, _ROWS = 32, 4  # two texts with a Jaccard similarity of 0.55 of their shingles share a band with probability 0.95
 _NEIGHBOURS = 64  # texts of one bucket that a text is compared with
 
 _PUNCTUATION = re.compile(r"[.,!?;:…\"'’‘“”„«»()\[\]{}`]")
@@ -108,7 +109,7 @@ def _proposed(texts: Sequence[str], families: Sequence[str], threshold: float) -
 
     seen: set[tuple[int, int]] = set()
     for bucket in _buckets(_signatures(texts)):
-        for one, other in _different(bucket, texts, families):
+        for one, other in _different(bucket, texts, families, threshold):
             if (one, other) in seen:
                 continue
             seen.add((one, other))
@@ -117,14 +118,16 @@ def _proposed(texts: Sequence[str], families: Sequence[str], threshold: float) -
                 yield Pair(one, other, similarity)
 
 
-def _different(bucket: Sequence[int], texts: Sequence[str], families: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of a bucket, one text a family, each with its neighbours by length."""
+def _different(bucket: Sequence[int], texts: Sequence[str], families: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
+    """Pairs of a bucket, one text a family, each with those of its neighbours by length whose length allows the similarity."""
     first: dict[str, int] = {}
     for index in bucket:
         first.setdefault(families[index], index)
     members = sorted(first.values(), key=lambda index: (len(texts[index]), texts[index]))
     for position, one in enumerate(members):
         for other in members[position + 1 : position + 1 + _NEIGHBOURS]:
+            if len(texts[one]) < threshold * len(texts[other]):
+                break
             yield min(one, other), max(one, other)
 
 
@@ -148,10 +151,11 @@ def _signatures(texts: Sequence[str]) -> numpy.ndarray:
     """(texts, bands * rows) uint32: for each of so many hash functions the smallest hash of any shingle of the text."""
     import numpy
 
+    size = _LONG_SHINGLE if sum(map(len, texts)) > _LONG * len(texts) else _SHINGLE
     functions = numpy.random.default_rng(0).integers(1, 2**32, size=(2, _BANDS * _ROWS), dtype=numpy.uint32) | numpy.uint32(1)
     signatures = numpy.empty((len(texts), _BANDS * _ROWS), dtype=numpy.uint32)
     for start, end in _chunks(texts):
-        hashes, starts = _shingles(texts[start:end])
+        hashes, starts = _shingles(texts[start:end], size)
         mixed = numpy.empty_like(hashes)
         for column in range(functions.shape[1]):
             numpy.multiply(hashes, functions[0, column], out=mixed)
@@ -172,20 +176,20 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield start, len(texts)
 
 
-def _shingles(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """(hashes of the runs of three characters of every text, uint32; where each text's runs start)."""
+def _shingles(texts: Sequence[str], size: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(hashes of the runs of `size` letters of every text, uint32; where each text's runs start)."""
     import numpy
 
-    padded = [f" {text}  " for text in texts]  # at least one run each
+    padded = [f" {text}" + " " * (size - 1) for text in texts]  # at least one run each
     letters = numpy.frombuffer("".join(padded).encode("utf-32-le"), dtype=numpy.uint32).astype(numpy.uint64)
     lengths = numpy.array([len(text) for text in padded])
     hashes = numpy.zeros(len(letters), dtype=numpy.uint64)
-    for step in range(_SHINGLE):
+    for step in range(size):
         hashes[: len(letters) - step] = (hashes[: len(letters) - step] ^ letters[step:]) * numpy.uint64(0x9E3779B97F4A7C15)
         hashes ^= hashes >> numpy.uint64(32)
     ends = numpy.cumsum(lengths)
     inside = numpy.ones(len(letters), dtype=bool)
-    for step in range(1, _SHINGLE):
+    for step in range(1, size):
         inside[ends - step] = False  # a run that reaches over the text's end
-    starts = numpy.concatenate(([0], numpy.cumsum(lengths - _SHINGLE + 1)[:-1]))
+    starts = numpy.concatenate(([0], numpy.cumsum(lengths - size + 1)[:-1]))
     return hashes[inside].astype(numpy.uint32), starts

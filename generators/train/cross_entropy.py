@@ -25,19 +25,19 @@ class Head:
         self.weight = _dense_weight(layer)
         self.chunk = max(16, _CHUNK_BYTES // (4 * self.weight.shape[0]))
 
-    def loss(self, hidden: Any, targets: Any, with_gradient: bool) -> tuple[Any, Any]:
-        """hidden: (N, width); targets: (N,) int32. Returns the summed loss in nats, a float32 scalar, and its gradient (N, width), or None
+    def loss(self, hidden: Any, targets: Any, weights: Any, with_gradient: bool) -> tuple[Any, Any]:
+        """hidden: (N, width); targets: (N,) int32; weights: (N,) float32, of each target in the sum. Returns the summed loss in nats, a float32 scalar, and its gradient (N, width), or None
         without; both lazy."""
         total, gradients = mx.array(0.0), []
         hidden = mx.stop_gradient(hidden)
         for start in range(0, hidden.shape[0], self.chunk):
             part = slice(start, start + self.chunk)
-            loss, gradient = self._chunk(hidden[part], targets[part], with_gradient)
+            loss, gradient = self._chunk(hidden[part], targets[part], weights[part], with_gradient)
             total = total + loss
             gradients.append(gradient)
         return total, mx.concatenate(gradients) if with_gradient else None
 
-    def _chunk(self, hidden: Any, targets: Any, with_gradient: bool) -> tuple[Any, Any]:
+    def _chunk(self, hidden: Any, targets: Any, weights: Any, with_gradient: bool) -> tuple[Any, Any]:
         logits = (hidden @ self.weight.T).astype(mx.float32)
         slope = None
         if self.soft_cap:
@@ -45,11 +45,11 @@ class Head:
             logits, slope = capped * self.soft_cap, 1 - capped * capped
         log_sum = mx.logsumexp(logits, axis=-1, keepdims=True)
         at_target = mx.take_along_axis(logits, targets[:, None], axis=-1)
-        loss = (log_sum - at_target).sum()
+        loss = ((log_sum - at_target)[:, 0] * weights).sum()
         if not with_gradient:
             return loss, None
         wanted = mx.arange(logits.shape[-1])[None] == targets[:, None]
-        gradient = mx.exp(logits - log_sum) - wanted
+        gradient = (mx.exp(logits - log_sum) - wanted) * weights[:, None]
         if slope is not None:
             gradient = gradient * slope
         return loss, gradient.astype(self.weight.dtype) @ self.weight

@@ -1,0 +1,164 @@
+"""Attention of ragged segments, forward and backward, a block of queries at a time.
+
+The queries of the heads that share a key head are rows of one product. A block sees only the keys between the start of its window and
+its last query, so the masked half is hardly computed. Keys come multiplied with the softmax scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator
+
+import numpy as np
+
+from generators.train.cpu.layout import Layout, Segment
+from generators.train.cpu.workers import scratch
+
+Array = np.ndarray
+
+_ROWS = 256  # query rows (tokens times heads of a group) in a block: scores of some hundred keys stay in the cache
+
+
+@dataclass(frozen=True)
+class Heads:
+    """heads query heads share groups key heads of `size` numbers; window, soft_cap: None where there is none."""
+
+    heads: int
+    groups: int
+    size: int
+    window: int | None
+    soft_cap: float | None
+
+    @property
+    def shared(self) -> int:
+        return self.heads // self.groups
+
+
+@dataclass(frozen=True)
+class Run:
+    """A segment and those of its tokens that ask. queries: their rows in the matrix of queries. positions: (n,) rising."""
+
+    segment: Segment
+    queries: slice
+    positions: Array
+
+
+def runs(layout: Layout, asking: Array | None) -> list[Run]:
+    """asking: (N,) rising rows of the tokens that ask, or None for all. The costly runs first, so that no worker is left with one at the end."""
+    found = []
+    for segment in layout.segments:
+        rows = segment.rows
+        if asking is None:
+            found.append(Run(segment, rows, layout.positions[rows]))
+        else:
+            start, end = np.searchsorted(asking, (rows.start, rows.stop))
+            found.append(Run(segment, slice(int(start), int(end)), layout.positions[asking[start:end]]))
+    return sorted(found, key=lambda run: -len(run.positions) * (run.segment.offset + run.segment.length))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """queries: among those of the run. keys: among those the segment can see."""
+
+    queries: slice
+    keys: slice
+    positions: Array
+
+
+def _blocks(run: Run, heads: Heads) -> Iterator[_Block]:
+    step = max(1, _ROWS // heads.shared)
+    for start in range(0, len(run.positions), step):
+        queries = slice(start, min(start + step, len(run.positions)))
+        positions = run.positions[queries]
+        first = 0 if heads.window is None else max(0, int(positions[0]) - heads.window + 1)
+        yield _Block(queries, slice(first, int(positions[-1]) + 1), positions)
+
+
+def forward(run: Run, heads: Heads, q: Array, k: Array, v: Array, out: Array) -> None:
+    """q, out: (queries, heads * size); k, v: (tokens, groups * size). Fills the run's rows of `out`."""
+    for group in range(heads.groups):
+        keys, values = _context(k, run.segment, heads, group, "keys"), _context(v, run.segment, heads, group, "values")
+        for block in _blocks(run, heads):
+            weights, _ = _weights(_rows(q, run, block, heads, group), keys, block, heads, False)
+            _put(out, run, block, heads, group, weights @ values[block.keys])
+
+
+def backward(
+    run: Run, heads: Heads, q: Array, k: Array, v: Array, d_out: Array, dq: Array, dk: Array, dv: Array
+) -> tuple[slice, Array, Array] | None:
+    """Fills the run's rows of dq, and its segment's rows of dk and dv. Returns the rows of its prefix
+    and what it adds to those; None without a prefix."""
+    segment = run.segment
+    shape = (segment.offset + segment.length, heads.groups, heads.size)
+    d_keys, d_values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for group in range(heads.groups):
+        keys, values = _context(k, segment, heads, group, "keys"), _context(v, segment, heads, group, "values")
+        for block in _blocks(run, heads):
+            asked, slope = _rows(q, run, block, heads, group), _rows(d_out, run, block, heads, group)
+            weights, cap_slope = _weights(asked, keys, block, heads, True)
+            d_values[block.keys, group] += weights.T @ slope
+            d_scores = slope @ values[block.keys].T
+            d_scores -= np.einsum("ij,ij->i", d_scores, weights)[:, None]
+            d_scores *= weights
+            if cap_slope is not None:
+                d_scores *= cap_slope
+            _put(dq, run, block, heads, group, d_scores @ keys[block.keys])
+            d_keys[block.keys, group] += d_scores.T @ asked
+    own = slice(segment.offset, None)
+    dk[segment.rows] = d_keys[own].reshape(segment.length, -1)
+    dv[segment.rows] = d_values[own].reshape(segment.length, -1)
+    if segment.prefix is None:
+        return None
+    return segment.prefix, d_keys[: segment.offset].reshape(segment.offset, -1), d_values[: segment.offset].reshape(segment.offset, -1)
+
+
+def _context(array: Array, segment: Segment, heads: Heads, group: int, name: str) -> Array:
+    """(offset + length, size): the keys or values of one group that a segment can see."""
+    columns = slice(group * heads.size, (group + 1) * heads.size)
+    if segment.prefix is None:
+        return array[segment.rows, columns]
+    out = scratch(name, segment.offset + segment.length, heads.size)
+    out[: segment.offset] = array[segment.prefix, columns]
+    out[segment.offset :] = array[segment.rows, columns]
+    return out
+
+
+def _rows(array: Array, run: Run, block: _Block, heads: Heads, group: int) -> Array:
+    """(queries * shared, size): the block's queries of one group, the heads of a token together."""
+    width = heads.shared * heads.size
+    part = array[run.queries][block.queries, group * width : (group + 1) * width]
+    return np.ascontiguousarray(part).reshape(-1, heads.size)
+
+
+def _put(array: Array, run: Run, block: _Block, heads: Heads, group: int, values: Array) -> None:
+    width = heads.shared * heads.size
+    array[run.queries][block.queries, group * width : (group + 1) * width] = values.reshape(-1, width)
+
+
+def _weights(asked: Array, keys: Array, block: _Block, heads: Heads, with_slope: bool) -> tuple[Array, Array | None]:
+    """softmax(cap(asked keysᵀ)) where a query may look, (rows, keys); and the derivative of the cap, where there is one and it is wanted."""
+    scores = asked @ keys[block.keys].T
+    cap_slope = None
+    if heads.soft_cap is not None:
+        scores *= np.float32(1 / heads.soft_cap)
+        np.tanh(scores, out=scores)
+        cap_slope = 1 - scores * scores if with_slope else None
+        scores *= np.float32(heads.soft_cap)
+    _hide(scores.reshape(len(block.positions), heads.shared, -1), block, heads.window)
+    scores -= scores.max(axis=1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores *= 1 / scores.sum(axis=1, keepdims=True)
+    return scores, cap_slope
+
+
+def _hide(scores: Array, block: _Block, window: int | None) -> None:
+    """-inf for the keys after a query, and for those before its window. scores: (queries, shared, keys)."""
+    first, last = int(block.positions[0]), int(block.positions[-1])
+    after = first + 1 - block.keys.start
+    if after < scores.shape[2]:
+        later = np.arange(first + 1, block.keys.stop)[None] > block.positions[:, None]
+        np.copyto(scores[:, :, after:], -np.inf, where=later[:, None])
+    if window is not None and last - window >= block.keys.start:
+        before = last - window + 1 - block.keys.start
+        earlier = np.arange(block.keys.start, last - window + 1)[None] <= block.positions[:, None] - window
+        np.copyto(scores[:, :, :before], -np.inf, where=earlier[:, None])

@@ -1,0 +1,219 @@
+"""An mlx-lm model read into plain values: views of its weights, and what makes its architecture differ from the others.
+
+Nothing is copied: the weights are MLX's own memory, and an adapter's values are looked up anew at every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy as np
+
+from generators.device import load_mlx
+from generators.errors import UserError, one_of
+from generators.train.cpu import kernels
+from generators.train.cpu.attention import Heads
+from generators.train.cpu.projection import Linear, Projection
+
+mx = load_mlx()
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """activation: of the gate. norm_offset: what is added to a norm's weight. norms_around: whether the outputs of attention and MLP are
+    normed too. embedding_scale: what the embeddings of a width are multiplied with, as mlx-lm rounds it."""
+
+    activation: kernels.Activation
+    norm_offset: float = 0.0
+    norms_around: bool = False
+    embedding_scale: Callable[[int], float] = lambda width: 1.0
+
+
+def _rounded_root(width: int) -> float:
+    return float(mx.array(width**0.5, mx.bfloat16).astype(mx.float32).item())
+
+
+# By the last part of the name of mlx-lm's module. What its objects tell themselves (biases, query and key norms, windows, caps, rotary
+# bases) is read from them.
+ARCHITECTURES = {
+    "gemma": Architecture(kernels.gelu_erf, norm_offset=1.0, embedding_scale=lambda width: width**0.5),
+    "gemma2": Architecture(kernels.gelu_tanh, norm_offset=1.0, norms_around=True, embedding_scale=lambda width: width**0.5),
+    "gemma3_text": Architecture(kernels.gelu_tanh, norm_offset=1.0, norms_around=True, embedding_scale=_rounded_root),
+    "llama": Architecture(kernels.silu),
+    "qwen2": Architecture(kernels.silu),
+    "qwen3": Architecture(kernels.silu),
+}  # fmt: skip
+
+
+def architecture_name(model: Any) -> str:
+    return str(type(model).__module__.rsplit(".", 1)[-1])
+
+
+@dataclass(frozen=True)
+class Norm:
+    weight: Array
+    eps: float
+
+    def forward(self, x: Array, out: Array) -> None:
+        kernels.rms_norm(x, self.weight, self.eps, out)
+
+    def backward(self, dy: Array, x: Array, out: Array) -> None:
+        kernels.rms_norm_backward(dy, x, self.weight, self.eps, out)
+
+
+@dataclass(frozen=True)
+class Rope:
+    """A rotary embedding of mlx-lm: `module` turns (1, heads, tokens, size)."""
+
+    module: Any
+    size: int
+    traditional: bool
+
+    def tables(self, length: int) -> tuple[Array, Array]:
+        """cos, sin: (length, size / 2), as MLX computes them: of a pair (1, 0) it makes (cos, sin)."""
+        ones = np.zeros((1, 1, length, self.size), np.float32)
+        kernels.halves(ones, self.traditional)[0][...] = 1
+        turned = np.array(self.module(mx.array(ones)))[0, 0]
+        cos, sin = kernels.halves(turned, self.traditional)
+        return np.ascontiguousarray(cos), np.ascontiguousarray(sin)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block. heads: of queries and keys. scale: of the softmax. rope: index into the decoder's.
+    enter: the projections to queries, keys and values; in the last block to keys and values, and `ask` to queries, as it has fewer rows.
+    after_attention, after_mlp, q_norm, k_norm: None where the architecture has none."""
+
+    enter: Projection
+    ask: Projection | None
+    output: Projection
+    gate_up: Projection
+    down: Projection
+    before_attention: Norm
+    after_attention: Norm | None
+    before_mlp: Norm
+    after_mlp: Norm | None
+    q_norm: Norm | None
+    k_norm: Norm | None
+    heads: Heads
+    scale: float
+    rope: int
+
+    def projections(self) -> list[Projection]:
+        return [self.enter, *([self.ask] if self.ask else []), self.output, self.gate_up, self.down]
+
+    def adapters(self) -> list[str]:
+        """The names of its layers that have one."""
+        return [linear.name for projection in self.projections() for linear in projection.linears if linear.lora is not None]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """embedding: (vocabulary, width). head: (vocabulary, width), often the same array. soft_cap: of the logits, or None."""
+
+    layers: tuple[Layer, ...]
+    ropes: tuple[Rope, ...]
+    embedding: Array
+    embedding_scale: float
+    norm: Norm
+    head: Array
+    soft_cap: float | None
+    activation: kernels.Activation
+    inner: int
+
+    @property
+    def width(self) -> int:
+        return int(self.embedding.shape[1])
+
+
+def read(model: Any) -> Decoder:
+    """Raises UserError for an architecture, dtype, layer or rotary embedding that the engine does not compute."""
+    name = architecture_name(model)
+    if name not in ARCHITECTURES:
+        raise UserError(f"the CPU engine does not know the architecture {name}; it knows {one_of(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[name]
+    mx.eval(model.parameters())
+    ropes: list[Rope] = []
+    layers = tuple(_layer(model, index, architecture, ropes) for index in range(len(model.layers)))
+    embedding = view(model.model.embed_tokens, "model.embed_tokens")
+    head = view(model.lm_head, "lm_head") if "lm_head" in model else embedding
+    return Decoder(
+        layers=layers, ropes=tuple(ropes), embedding=embedding, embedding_scale=architecture.embedding_scale(embedding.shape[1]),
+        norm=_norm(model.model.norm, architecture), head=head, soft_cap=getattr(model, "final_logit_softcapping", None),
+        activation=architecture.activation, inner=layers[0].gate_up.linears[0].outputs,
+    )  # fmt: skip
+
+
+def view(module: Any, where: str) -> Array:
+    """The float32 weight of a plain module, without a copy."""
+    if "scales" in module or module.weight.dtype != mx.float32:
+        kind = "quantised" if "scales" in module else str(module.weight.dtype)
+        raise UserError(f"the CPU engine computes in float32; {where} is {kind}")
+    return np.array(module.weight, copy=False)
+
+
+def _layer(model: Any, index: int, architecture: Architecture, ropes: list[Rope]) -> Layer:
+    block, path = model.layers[index], f"model.layers.{index}"
+    attention, around = block.self_attn, architecture.norms_around
+    query, key, value, output = (_linear(f"{path}.self_attn.{part}", attention[part]) for part in ("q_proj", "k_proj", "v_proj", "o_proj"))
+    gate, up, down = (_linear(f"{path}.mlp.{part}", block.mlp[part]) for part in ("gate_proj", "up_proj", "down_proj"))
+    is_last = index == len(model.layers) - 1
+    heads = _heads(model, block, query.outputs)
+
+    def norm(owner: Any, part: str, there: bool) -> Norm | None:
+        return _norm(owner[part], architecture) if there else None
+
+    return Layer(
+        enter=Projection([key, value] if is_last else [query, key, value]), ask=Projection([query]) if is_last else None,
+        output=Projection([output]), gate_up=Projection([gate, up]), down=Projection([down]),
+        before_attention=_norm(block.input_layernorm, architecture),
+        after_attention=norm(block, "post_attention_layernorm", around),
+        before_mlp=_norm(block["pre_feedforward_layernorm" if around else "post_attention_layernorm"], architecture),
+        after_mlp=norm(block, "post_feedforward_layernorm", around),
+        q_norm=norm(attention, "q_norm", "q_norm" in attention), k_norm=norm(attention, "k_norm", "k_norm" in attention),
+        heads=heads, scale=float(attention.scale), rope=_rope(path, attention.rope, heads.size, ropes),
+    )  # fmt: skip
+
+
+def _heads(model: Any, block: Any, queries: int) -> Heads:
+    attention = block.self_attn
+    windowed = getattr(attention, "is_sliding", False) or getattr(block, "use_sliding", False)
+    return Heads(
+        heads=attention.n_heads, groups=attention.n_kv_heads, size=queries // attention.n_heads,
+        window=model.args.sliding_window if windowed else None, soft_cap=getattr(attention, "attn_logit_softcapping", None),
+    )  # fmt: skip
+
+
+def _norm(module: Any, architecture: Architecture) -> Norm:
+    return Norm(np.array(module.weight, dtype=np.float32) + np.float32(architecture.norm_offset), float(module.eps))
+
+
+def _linear(path: str, module: Any) -> Linear:
+    import mlx.nn as nn
+    from mlx_lm.tuner.lora import LoRALinear
+
+    lora = module if isinstance(module, LoRALinear) else None
+    plain = module.linear if lora is not None else module
+    if type(plain) is not nn.Linear:
+        raise UserError(f"the CPU engine does not compute the {type(plain).__name__} at {path}")
+    bias = np.array(plain.bias, dtype=np.float32) if "bias" in plain else None
+    return Linear(path, view(plain, path), bias, lora)
+
+
+def _rope(path: str, module: Any, size: int, ropes: list[Rope]) -> int:
+    """The place in `ropes` of this module, which is put there unless one that turns alike is there already."""
+    import mlx.nn as nn
+    from mlx_lm.models.rope_utils import Llama3RoPE
+
+    if type(module) not in (nn.RoPE, Llama3RoPE) or module.dims != size:
+        raise UserError(f"the CPU engine does not compute the rotary embedding {type(module).__name__}({module.dims}) at {path}")
+    rope = Rope(module, size, bool(module.traditional))
+    probe = rope.tables(3)
+    for index, known in enumerate(ropes):
+        alike = known.traditional == rope.traditional and all(map(np.array_equal, known.tables(3), probe))
+        if alike:
+            return index
+    ropes.append(rope)
+    return len(ropes) - 1

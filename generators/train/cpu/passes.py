@@ -1,0 +1,128 @@
+"""One step through a decoder: the forward pass of a batch, and the gradients of its adapters.
+
+All tokens of the batch are rows of one matrix, cut into blocks of rows; a block goes through everything between two attentions in one
+task. After the last layer's keys and values only the rows that predict a target go on: those are *asking*, and have rows of their own.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable, Sequence
+
+import numpy as np
+
+from generators.train.cpu import attention
+from generators.train.cpu.block import Block, Tables
+from generators.train.cpu.decoder import Decoder
+from generators.train.cpu.head import cross_entropy
+from generators.train.cpu.layout import Layout
+from generators.train.cpu.projection import Gradients
+from generators.train.cpu.workers import Arena, Workers, slices
+
+Array = np.ndarray
+
+_ROWS = 512  # of a slice at most: more rows make better products, fewer stay in the cache
+
+
+class Step:
+    """One batch through `decoder`. lowest: index of the first layer with an adapter; no gradient goes below it."""
+
+    def __init__(self, decoder: Decoder, lowest: int, layout: Layout, workers: Workers, arena: Arena):
+        self.decoder, self.lowest, self.layout, self.workers, self.arena = decoder, lowest, layout, workers, arena
+        self.last = len(decoder.layers) - 1
+        self.all_rows = slices(layout.tokens, workers.count, _ROWS)
+        self.asking_rows = slices(len(layout.predicting), workers.count, _ROWS)
+        self.gradients: Gradients = {}
+
+    def loss(self) -> float:
+        """The summed cross-entropy of the targets, in nats."""
+        return self._head(self._forward(keep=False), None)
+
+    def loss_and_gradients(self) -> tuple[float, Gradients]:
+        """The loss, and its gradients by the names of the model's parameters."""
+        final = self._forward(keep=True)
+        slope = self.arena.get("slope", *final.shape)
+        loss = self._head(final, slope)
+        self._backward(slope)
+        return loss, self.gradients
+
+    def _head(self, final: Array, slope: Array | None) -> float:
+        return cross_entropy(self.workers, final, self.layout.targets, self.decoder.head, self.decoder.soft_cap, slope)
+
+    def _over(self, rows: Sequence[slice], *parts: Callable[[slice], Gradients | None]) -> None:
+        """Each slice of rows through all `parts`; the gradients of the slices are added in their order."""
+
+        def work(piece: slice) -> list[Gradients]:
+            return [found for part in parts if (found := part(piece))]
+
+        for gradients in self.workers.run([partial(work, piece) for piece in rows]):
+            for found in gradients:
+                for name, gradient in found.items():
+                    if name in self.gradients:
+                        self.gradients[name] += gradient
+                    else:
+                        self.gradients[name] = gradient
+
+    def _forward(self, keep: bool) -> Array:
+        """(asking, width): the normed hidden states that go to the head."""
+        layout, decoder = self.layout, self.decoder
+        length = int(layout.positions.max()) + 1
+        all_tables = [Tables.of(rope.tables(length), layout.positions) for rope in decoder.ropes]
+        asking_tables = [Tables.of(rope.tables(length), layout.positions[layout.predicting]) for rope in decoder.ropes]
+        self.stack = []
+        for index, layer in enumerate(decoder.layers):
+            asking = layout.predicting if index == self.last else None
+            queries = asking_tables if index == self.last else all_tables
+            tables = (queries[layer.rope], all_tables[layer.rope])
+            self.stack.append(Block(decoder, index, tables, asking, layout.tokens, self.arena, keep and index >= self.lowest))
+        first, last = self.stack[0], self.stack[-1]
+        self._over(self.all_rows, self._embed, first.enter)
+        for block, following in zip(self.stack[:-1], self.stack[1:], strict=True):
+            self._attend(block)
+            block.result = following.x
+            self._over(self.all_rows, block.leave, following.enter)
+        self._over(self.asking_rows, last.ask)
+        self._attend(last)
+        last.result = self.arena.get("last", len(layout.predicting), decoder.width)
+        final = self.arena.get("final", len(layout.predicting), decoder.width)
+        self._over(self.asking_rows, last.leave, lambda rows: decoder.norm.forward(last.result[rows], final[rows]))
+        return final
+
+    def _embed(self, rows: slice) -> None:
+        x = self.stack[0].x[rows]
+        np.take(self.decoder.embedding, self.layout.ids[rows], axis=0, out=x)
+        x *= np.float32(self.decoder.embedding_scale)
+
+    def _attend(self, block: Block) -> None:
+        runs = attention.runs(self.layout, block.asking)
+        self.workers.run([partial(attention.forward, run, block.layer.heads, block.q_turned, block.k_turned, block.v, block.mixed) for run in runs])
+
+    def _attend_backward(self, block: Block) -> None:
+        runs = attention.runs(self.layout, block.asking)
+        arguments = (block.layer.heads, block.q_turned, block.k_turned, block.v, block.d_mixed, block.dq, block.dk, block.dv)
+        for prefix, dk, dv in filter(None, self.workers.run([partial(attention.backward, run, *arguments) for run in runs])):
+            block.dk[prefix] += dk
+            block.dv[prefix] += dv
+
+    def _backward(self, slope: Array) -> None:
+        """slope: (asking, width), the gradient of what went to the head; it is written over."""
+        last = self.stack[self.last]
+        self._over(
+            self.asking_rows,
+            lambda rows: self.decoder.norm.backward(slope[rows], last.result[rows], slope[rows]),
+            partial(last.leave_backward, slope),
+            last.turn_queries,
+        )
+        self._over(self.all_rows, last.turn_keys)
+        self._attend_backward(last)
+        self._over(self.asking_rows, partial(last.ask_backward, slope))
+        dx = self.arena.get("dx", self.layout.tokens, self.decoder.width)
+        dx[...] = 0
+        dx[self.layout.predicting] = slope
+        for index in range(self.last, self.lowest, -1):
+            block, before = self.stack[index], self.stack[index - 1]
+            self._over(
+                self.all_rows, partial(block.enter_backward, dx), partial(before.leave_backward, dx), before.turn_queries, before.turn_keys
+            )
+            self._attend_backward(before)
+        self._over(self.all_rows, partial(self.stack[self.lowest].enter_backward, None))

@@ -1,0 +1,69 @@
+"""Loss and adapter gradients of a batch on a machine whose MLX device is the CPU, in numpy.
+
+MLX computes element-wise operations there in one slow thread and retains every intermediate for its autograd. This engine writes the
+backward pass of a frozen decoder with LoRA on its linear layers out by hand: exact, in float32, with no padding, each group's prefix
+once, logits at targets only and never more than a tile of them. Never used on Metal or CUDA.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from generators.errors import UserError
+from generators.train.data import Batch
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class CpuEngine:
+    """Computes with the model's own weights, which are viewed and not copied; the adapters' values are read anew at each call."""
+
+    def __init__(self, model: Any, lora: dict[str, Any]):
+        """model: of mlx-lm, in float32, with `lora.attach` done. lora: the recipe's block. Raises UserError for what is not supported."""
+        from generators.train.cpu import decoder
+        from generators.train.cpu.workers import Arena, Workers
+        from generators.train.lora import parameters
+
+        if lora["dropout"] or lora["dora"]:
+            raise UserError("the CPU engine computes plain LoRA, without dropout and DoRA")
+        self._decoder = decoder.read(model)
+        layers = self._decoder.layers
+        known = {f"{name}.lora_{part}" for layer in layers for name in layer.adapters() for part in "ab"}
+        if known != set(parameters(model)) or not known:
+            other = sorted(set(parameters(model)) ^ known) or ["nothing"]
+            raise UserError(f"the CPU engine trains adapters of linear layers only; {other[0]} is trained here")
+        self._lowest = next(index for index, layer in enumerate(layers) if layer.adapters())
+        self._workers, self._arena = Workers(), Arena()
+
+    @staticmethod
+    def supports(model: Any, lora: dict[str, Any], settings: dict[str, Any]) -> bool:
+        """Whether this engine computes what `lora` and `settings`, the recipe's blocks, ask for. If not, MLX does."""
+        from generators import device
+
+        if device.current().kind != "cpu" or settings.get("base_bits"):
+            return False
+        try:
+            CpuEngine(model, lora)
+        except UserError:
+            return False
+        return True
+
+    def loss(self, batch: Batch) -> float:
+        """The summed cross-entropy of the batch's targets, in nats."""
+        with self._workers.at_work():
+            return self._step(batch).loss()
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
+        """The loss as `loss` has it, and its gradients, float32, by the names that `lora.parameters` gives."""
+        with self._workers.at_work():
+            return self._step(batch).loss_and_gradients()
+
+    def _step(self, batch: Batch) -> Any:
+        from generators.train.cpu.layout import layout_of
+        from generators.train.cpu.passes import Step
+
+        for layer in self._decoder.layers:
+            for projection in layer.projections():
+                projection.refresh()
+        return Step(self._decoder, self._lowest, layout_of(batch), self._workers, self._arena)
