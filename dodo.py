@@ -9,7 +9,7 @@ from pathlib import Path
 
 from generators import stages
 from generators.paths import Paths
-from generators.tasks import load_project, task, template_files
+from generators.tasks import load_project, stages_before, task, template_files
 
 PATHS = Paths(Path())
 PROJECT = load_project(PATHS.root)
@@ -22,12 +22,23 @@ def task_doctor():
     return task("doctor", None, task_doctor.__doc__, partial(stages.doctor, PROJECT, PATHS), always=True)
 
 
+def task_plan():
+    """Say what doit would do, why, and how long it would take; change nothing"""
+    return task(
+        "plan", None, task_plan.__doc__, partial(stages.plan, PROJECT, PATHS, partial(stages_before, globals())), always=True,
+        params=[
+            {"name": "recipe", "long": "recipe", "default": DEFAULT, "help": "the recipe that is to be built"},
+            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "for programs"},
+        ],
+    )
+
+
 def task_samples():
     """Render the samples of every category"""
     for name, category in PROJECT.categories.items():
         yield task(
             "samples", name, category["description"], partial(stages.samples, PROJECT, PATHS, name),
-            reads=stages.samples_slice(PROJECT, name),
+            reads=partial(stages.samples_slice, PROJECT, PATHS, name),
             inputs=template_files(PATHS.templates, category["template"]),
             targets=[PATHS.samples(name)],
             source=["samples", "templates.py", "turkish_suffixes.py"],
@@ -38,7 +49,7 @@ def task_dataset():
     """Judge the samples by the quality gates and split them into train and valid"""
     return task(
         "dataset", None, task_dataset.__doc__, partial(stages.dataset, PROJECT, PATHS),
-        reads=stages.dataset_slice(PROJECT),
+        reads=partial(stages.dataset_slice, PROJECT),
         inputs=[PATHS.samples(name) for name in PROJECT.categories],
         targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
         source=["dataset", "classify.py", "language.py", "patterns.py", "turkish.py"],
@@ -50,9 +61,12 @@ def task_base():
     for name, model in PROJECT.models.items():
         yield task(
             "base", name, model["description"], partial(stages.base, PROJECT, PATHS, name),
-            reads=stages.base_slice(PROJECT, name),
-            targets=[PATHS.model(name) / file for file in ("config.json", "model.safetensors", "tokenizer.json", "source.json")],
-            source=["base.py", "base_sources.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py", "safetensors_stream.py"],
+            reads=partial(stages.base_slice, PROJECT, name),
+            targets=[PATHS.model(name) / file for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "source.json")],
+            source=[
+                "base.py", "base_sources.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py", "quantise.py", "safetensors_stream.py",
+                "slices.py", "chat_format.py",
+            ],
         )
 
 
@@ -62,10 +76,12 @@ def task__frames():
         frames = PATHS.recipe(name).frames
         yield task(
             "_frames", name, f"Frame the samples for {name}", partial(stages.frames, PROJECT, PATHS, name),
-            reads=stages.frames_slice(PROJECT, name),
-            inputs=[PATHS.dataset / "train.jsonl", PATHS.dataset / "valid.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe)],
-            targets=[frames / "train.jsonl", frames / "valid.jsonl"],
-            source=["framing.py", "clients.py"],
+            reads=partial(stages.frames_slice, PROJECT, PATHS, name),
+            inputs=[
+                PATHS.dataset / "train.jsonl", PATHS.dataset / "valid.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True),
+            ],
+            targets=[frames / "train.jsonl", frames / "valid.jsonl", frames / "trained.sha256"],
+            source=["framing.py", "clients.py", "modelfile.py", "templates.py", "turkish_suffixes.py"],
         )
 
 
@@ -75,8 +91,8 @@ def task_train():
         paths = PATHS.recipe(name)
         yield task(
             "train", name, recipe["description"], partial(stages.train, PROJECT, PATHS, name),
-            reads=stages.train_slice(PROJECT, name),
-            inputs=[paths.frames / "train.jsonl", paths.frames / "valid.jsonl", PATHS.model(recipe["base"]) / "source.json"],
+            reads=partial(stages.train_slice, PROJECT, name),
+            inputs=[paths.frames / "trained.sha256", PATHS.model(recipe["base"]) / "source.json"],
             targets=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", paths.training_summary],
             source=["train", "tokens.py", "chat_format.py"],
             after=[f"base:{recipe['base']}"],
@@ -89,9 +105,12 @@ def task_fuse():
         paths = PATHS.recipe(name)
         yield task(
             "fuse", name, f"Merge the adapter of {name} into {recipe['base']}", partial(stages.fuse, PROJECT, PATHS, name),
-            inputs=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", PATHS.model(recipe["base"]) / "source.json"],
-            targets=[paths.fused / "model.safetensors", paths.fused / "config.json"],
-            source=["fuse.py", "lora_delta.py", "safetensors_stream.py"],
+            inputs=[
+                paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json",
+                *(PATHS.model(recipe["base"]) / file for file in ("source.json", "config.json", "tokenizer_config.json")),
+            ],
+            targets=[paths.fused / "config.json", paths.fused / "source.json"],
+            source=["fuse.py", "lora_delta.py", "gguf_file.py", "quantise.py", "safetensors_stream.py", "slices.py"],
         )
 
 
@@ -101,10 +120,13 @@ def task_gguf():
         paths = PATHS.recipe(name)
         yield task(
             "gguf", name, f"Write {', '.join(recipe['export']['quantisations'])} of {name}", partial(stages.gguf, PROJECT, PATHS, name),
-            reads=stages.gguf_slice(PROJECT, name),
+            reads=partial(stages.gguf_slice, PROJECT, name),
             inputs=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", PATHS.model(recipe["base"]) / "source.json"],
             targets=[*(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]), paths.export],
-            source=["gguf.py", "quantise.py", "ggml.py", "lora_delta.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py"],
+            source=[
+                "gguf.py", "quantise.py", "ggml.py", "lora_delta.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py",
+                "safetensors_stream.py", "slices.py", "chat_format.py",
+            ],
         )
 
 
@@ -113,10 +135,10 @@ def task_modelfile():
     for name, recipe in PROJECT.recipes.items():
         yield task(
             "modelfile", name, f"Render the Modelfiles of {name}: {', '.join(recipe['personas'])}", partial(stages.modelfiles, PROJECT, PATHS, name),
-            reads=stages.modelfile_slice(PROJECT, name),
+            reads=partial(stages.modelfile_slice, PROJECT, PATHS, name),
             inputs=[*template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe)],
             targets=[PATHS.modelfile(name, persona) for persona in recipe["personas"]],
-            source=["modelfile.py", "chat_format.py"],
+            source=["modelfile.py", "modelfile_reader.py", "chat_format.py", "templates.py", "turkish_suffixes.py"],
         )
 
 
@@ -126,10 +148,13 @@ def task_evaluate():
         paths = PATHS.recipe(name)
         yield task(
             "evaluate", name, f"Judge {name} against its base", partial(stages.evaluate, PROJECT, PATHS, name),
-            reads=stages.evaluate_slice(PROJECT, name),
-            inputs=[paths.gguf(recipe["export"]["quantisations"][0]), PATHS.dataset / "train.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe)],
+            reads=partial(stages.evaluate_slice, PROJECT, PATHS, name),
+            inputs=[paths.gguf(recipe["export"]["quantisations"][0]), *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True)],
             targets=[paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")],
-            source=["evaluate", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py"],
+            source=[
+                "evaluate", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py", "framing.py",
+                "modelfile.py", "templates.py", "turkish_suffixes.py",
+            ],
             after=[f"base:{recipe['base']}"],
         )
 
@@ -140,9 +165,10 @@ def task_report():
         paths = PATHS.recipe(name)
         yield task(
             "report", name, f"Write the report of {name}", partial(stages.report, PROJECT, PATHS, name),
-            reads=stages.report_slice(PROJECT, name),
+            reads=partial(stages.report_slice, PROJECT, name),
             inputs=[
-                paths.evaluation / "scores.json", paths.training_summary, paths.export, PATHS.dataset / "report.json",
+                *(paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")), paths.training_summary, paths.export,
+                PATHS.dataset / "report.json",
                 *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2"),
             ],
             targets=[paths.report, paths.report.with_suffix(".md")],

@@ -13,6 +13,7 @@ from typing import Any, Iterator
 
 Message = dict[str, str]
 Format = dict[str, Any]
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}  # alike in Jinja and Go
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def jinja_template(chat_format: Format) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A Jinja string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+    """A Jinja string literal. Line breaks are spelled out: Jinja would read a bare carriage return as a line feed."""
+    return "'" + re.sub(r"[\\'\n\r\t]", lambda hit: _ESCAPES.get(hit[0], "\\" + hit[0]), text) + "'"
 
 
 def go_template(chat_format: Format) -> str:
@@ -130,5 +131,15 @@ def go_template(chat_format: Format) -> str:
 
 
 def _go(text: str) -> str:
-    """Text as a Go string constant in an action, so that no white space around it is ever lost."""
-    return '{{ "' + re.sub(r'["\\\n]', lambda hit: {'"': '\\"', "\\": "\\\\", "\n": "\\n"}[hit[0]], text) + '" }}'
+    """Text as a Go string constant in an action, so that no white space around it is ever lost, nor a character that the Modelfile's
+    parser would drop."""
+    return '{{ "' + "".join(map(_go_character, text)) + '" }}'
+
+
+def _go_character(character: str) -> str:
+    from generators.modelfile_reader import is_printable
+
+    if character in _ESCAPES or character in "\"\\":
+        return _ESCAPES.get(character, "\\" + character)
+    code = ord(character)
+    return character if is_printable(character) else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -8,8 +8,9 @@ A cue is *found* by one of its patterns, or by one of the cues it names; it *cou
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 from generators import patterns
 from generators.errors import did_you_mean

@@ -61,6 +61,8 @@ def frame(sample: Row, frames: Frames, number: int) -> Row:
         messages, extra = _with_directive(sample, frames), {}
     else:
         messages, extra = _in_client(sample, frames, chosen, number)
+    # Ollama's templates cannot trim: what is trained on has no white space around it that an engine would have to take away
+    messages = [{"role": message["role"], "content": message["content"].strip()} for message in messages]
     return {"messages": messages, "metadata": {**sample["metadata"], "framing": chosen, "frame": number, **extra}}
 
 

@@ -14,16 +14,17 @@ from typing import Any
 # Words without a meaning of their own, and none that both languages have (Turkish "on", "an", "her", "can", "not", "be").
 _TURKISH_WORDS = frozenset(
     """
-    acaba ama ancak artık aslında ayrıca az bana bazen bazı belki ben bence beni benim bi biraz biri birkaç bir biz bize bizi bizim bu buna
-    bunda bundan bunlar bunu bunun bura burada böyle da daha de değil degil diil diye dolayı en fakat falan gibi göre hadi hala hangi hatta
-    hayır hem henüz hep hepsi herkes hiç hiçbir iki ile ise iyi için icin işte kadar kanka karşı kendi kendine kendini ki kim kimse lazım
-    lazim mesela mı mi mu mü mısın misin musun müsün nasıl nasil naber ne neden nerede nereye niye o olan olarak oldu olduğu olmak olmaz olsun
-    olur on ona onda ondan onlar onlara onları onu onun orada oysa öyle peki pek rağmen sana sanki sen senden seni senin siz size sizi sizin
-    sonra şey şimdi şu şöyle tabii tam tamam tek tüm üzere var ve veya vs ya yani yap yapmak yerine yine yok yoksa zaten zaman çok çok cok çünkü
-    evet sor selam merhaba valla bak gel eder eyvallah gerek gerekir eğer mutlaka sadece bile önce böylece buyur buyurun ederim edersin teşekkürler abi hocam aynen
-    elbette olmuş tane lütfen gün
+    acaba ama ancak artık aslında ayrıca az bana bazen bazı belki ben bence beni benim bi biraz biri birkaç bir biz bize bizi
+    bizim bu buna bunda bundan bunlar bunu bunun bura burada böyle da daha değil degil diil diye dolayı fakat falan gibi göre hadi
+    hala hangi hatta hayır hem henüz hep hepsi herkes hiç hiçbir iki ile ise iyi için icin işte kadar kanka karşı kendi kendine
+    kendini ki kim kimse lazım lazim mesela mı mi mu mü mısın misin musun müsün nasıl nasil naber ne neden nerede nereye niye o
+    olan olarak oldu olduğu olmak olmaz olsun olur ona onda ondan onlar onlara onları onu onun orada oysa öyle peki pek rağmen
+    sana sanki sen senden seni senin siz size sizi sizin sonra şey şimdi şu şöyle tabii tam tamam tek tüm üzere var ve veya vs ya
+    yani yap yapmak yerine yine yok yoksa zaten zaman çok cok çünkü evet sor selam merhaba valla bak gel eder eyvallah gerek
+    gerekir eğer mutlaka sadece önce böylece buyur buyurun ederim edersin teşekkürler abi hocam aynen elbette olmuş tane lütfen
+    gün
     """.split()
-) - {"on", "en", "bile", "de"}
+)
 _ENGLISH_WORDS = frozenset(
     """
     a about after all am and another any anyone anything are aren't as because been before being both but by can't could couldn't did didn't
@@ -39,7 +40,9 @@ _ENGLISH_WORDS = frozenset(
 # What only Turkish adds to a word: its letters, a suffix after an apostrophe (heap'i, Rust'ta), unmistakable verb endings.
 _TURKISH_LETTERS = re.compile("[çğıöşü]")
 _TURKISH_SUFFIX = re.compile(r"['’](?:[aeıiuü]|[ynl][aeıiuü]n?|[yn][ıiuü]n|[ıiuü]n|[dt][ae]n?|l[ae]r\w*|s[ıiuü]|yl[ae]|[dt][ae]ki\w*)$")
-_TURKISH_ENDING = re.compile(r"(?:[iu]yor(?:um|sun|uz|sunuz|lar|du|sa)?|m[ae]k|[ae]rsin|[iu]rsin|siniz|sunuz|l[ae]r(?:d[ae]n?|in|i)|[aeiou]kt[ae]n?|[rz]ken)$")
+_TURKISH_ENDING = re.compile(
+    r"(?:[iu]yor(?:um|sun|uz|sunuz|lar|du|sa)?|m[ae]k|[ae]rsin|[iu]rsin|siniz|sunuz|l[ae]r(?:d[ae]n?|in|i)|[aeiou]kt[ae]n?|[rz]ken)$"
+)
 _ENGLISH_ENDING = re.compile(r"(?:[a-z]{3}ing|[a-z]{3}tion|[a-z]{3}tions|[a-z]{3}n't)$")
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -77,7 +80,7 @@ def _verdict(prose: str) -> str | None:
 def _is_turkish(word: str) -> bool:
     if word in _TURKISH_WORDS:
         return True
-    return word not in _ENGLISH_WORDS and bool(_TURKISH_LETTERS.search(word) or _TURKISH_SUFFIX.search(word) or _TURKISH_ENDING.search(word))
+    return word not in _ENGLISH_WORDS and any(mark.search(word) for mark in (_TURKISH_LETTERS, _TURKISH_SUFFIX, _TURKISH_ENDING))
 
 
 def _is_english(word: str) -> bool:

@@ -1,52 +1,212 @@
 """From the specs to each stage: the slice that it reads, and the call that does its work.
 
-For every stage there is a `<stage>_slice(project, name)`, plain values that decide whether the stage must run again, and a function of
-the stage's name that runs it. dodo.py puts the two together; the stages themselves know neither.
+For every stage there is a `<stage>_slice(project, ...)` that decides whether the stage must run again, and a function of the stage's name
+that runs it. dodo.py puts the two together; the stages themselves know neither.
+
+A slice is the part of each spec file that the stage reads: the file's name to what is read of it, in the file's own shape. So what
+differs between two slices has a file and a place in it, which is how `plan` can name the edited line. Lines are no part of a slice: a
+comment moves them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from generators import progress
-from generators.paths import Paths
-from generators.specs.project import Project, Spec
+from generators.tasks import template_files
 
-_PERSONA_TEXT = ("display_name", "identity", "principles", "style", "brevity", "opinion_markers", "template")
+if TYPE_CHECKING:
+    from generators.paths import Paths
+    from generators.plan import Reason, Stage, Step, Success, Work
+    from generators.specs.project import Project, Spec
+
+Slice = dict[str, Any]
+Say = Callable[[str], None]
+_PROJECT, _TIERS = "specs/project.yaml", "specs/tiers.yaml"
+# What a chat format says about text. Its `stop` and `control_tokens` matter to some stages only, its description to none.
+_FORMAT_OF_TEXT = ("system", "system_separator", "begin_of_sequence", "turns", "end_of_turn")
+# Of a client: what its queries look like, and what an evaluation plays besides.
 _CLIENT_FRAME = ("systems", "stages", "observation", "answer", "confidence")
+_CLIENT_LOOP = ("systems", "stages", "observation", "protocol", "stop", "timeout_s")
+# What may change without changing what is trained.
+_COSMETIC = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts")
+# What training reads of a framed sample. Where it came from, or how long its answer may take, teaches nothing.
+_TRAINED = ("id", "framing", "frame", "stage", "wording")
 
 
-def _only(spec: Spec, names: tuple[str, ...]) -> Spec:
+def _only(spec: Spec, *names: str) -> Spec:
     return {name: spec[name] for name in names if name in spec}
+
+
+def _without(spec: Spec, *names: str) -> Spec:
+    return {key: value for key, value in spec.items() if key not in names}
+
+
+def _ordered(spec: Spec, name: str) -> Spec:
+    """A mapping whose order counts: what it yields depends on which key comes first."""
+    return {name: spec[name], f"order of {name}": list(spec[name])}
 
 
 def _chat_format(project: Project, recipe: Spec) -> Spec:
     return project.chat_formats[project.models[recipe["base"]]["chat_format"]]
 
 
-def persona_templates(project: Project, paths: Paths, recipe: Spec) -> list[Path]:
-    from generators.tasks import template_files
+def _chat_format_slice(project: Project, model: str, *more: str) -> Slice:
+    name = project.models[model]["chat_format"]
+    return {
+        f"specs/models/{model}.yaml": {"chat_format": name},
+        f"specs/chat_formats/{name}.yaml": _only(project.chat_formats[name], *_FORMAT_OF_TEXT, *more),
+    }
 
-    return template_files(paths.templates, *{project.personas[name]["template"] for name in recipe["personas"]})
+
+def _joined(*slices: Slice) -> Slice:
+    """Slices that may name the same file."""
+    joined: Slice = {}
+    for part in slices:
+        for file, read in part.items():
+            joined[file] = {**joined.get(file, {}), **read}
+    return joined
+
+
+def _template_text(paths: Paths, template: str) -> str:
+    return "".join(path.read_text(encoding="utf-8", errors="replace") for path in template_files(paths.templates, template))
+
+
+def _spoken(project: Project, paths: Paths, name: str, *more: str) -> Slice:
+    """What goes into a persona's system prompt: the fields that its template mentions. more: fields that are read besides."""
+    persona = project.personas[name]
+    text = _template_text(paths, persona["template"])
+    return {_persona_file(name): {key: value for key, value in persona.items() if key in ("template", *more) or key in text}}
+
+
+def _persona_file(name: str) -> str:
+    return f"specs/personas/{name}.yaml"
+
+
+def _recipe_file(name: str) -> str:
+    return f"specs/recipes/{name}.yaml"
+
+
+def persona_templates(project: Project, paths: Paths, recipe: Spec, trained_only: bool = False) -> list[Path]:
+    """trained_only: of the persona that the recipe trains and judges, not of those that only get a Modelfile."""
+    names = recipe["personas"][:1] if trained_only else recipe["personas"]
+    return template_files(paths.templates, *{project.personas[name]["template"] for name in names})
 
 
 # doctor
 
 
 def doctor(project: Project, paths: Paths) -> None:
+    from generators import progress
     from generators.doctor import doctor as examine
 
     examine(project.models, paths.build, progress.say)
 
 
+# plan
+
+
+def plan(project: Project, paths: Paths, stages_before: Callable[[str], list[Stage]], recipe: str, as_json: bool) -> None:
+    """stages_before: gives the stages that a task needs, itself the last, as dodo.py declares them."""
+    import tempfile
+
+    from generators import plan as planning
+    from generators.errors import UserError, did_you_mean, one_of
+    from generators.files import to_json
+    from generators.tasks import successes
+
+    if recipe not in project.recipes:
+        raise UserError(f"no recipe {recipe!r}; there are {one_of(project.recipes)}{did_you_mean(recipe, project.recipes)}")
+    remembered = successes(paths.build / ".doit.db")
+    stages = stages_before(f"report:{recipe}")
+    with tempfile.TemporaryDirectory() as scratch:
+        renders = {stage.name: render for stage in stages if (render := _cheap(project, stage.name))}
+        steps = planning.forecast(paths.root, stages, remembered, Path(scratch), renders, _kept)
+    machine, work = planning.Machine.here(), _work(project, recipe)
+    estimates = {
+        step.stage.name: _estimate(step, remembered.get(step.stage.name), work, machine, paths) for step in steps if step.status == planning.RUNS
+    }
+    told = (recipe, steps, estimates, planning.touched(paths.root, steps, remembered))
+    if as_json:
+        print(to_json(planning.as_json(*told), indent=2))
+    else:
+        planning.show(*told)
+
+
+def _cheap(project: Project, task: str) -> Callable[[Path], None] | None:
+    """For a stage that takes no more than a second or two: its work, done without a word in the project at another root."""
+    from generators.paths import Paths
+
+    basename, _, name = task.partition(":")
+    if basename == "dataset":
+        return lambda root: _ignore(_dataset(project, Paths(root), _ignore))
+    stage = {"samples": samples, "_frames": frames, "modelfile": modelfiles}.get(basename)
+    return (lambda root: stage(project, Paths(root), name)) if stage else None
+
+
+def _ignore(_: Any) -> None:
+    """Nobody is told."""
+
+
+def _kept(stage: Stage, past: Success | None, reasons: list[Reason]) -> set[str]:
+    """A GGUF depends on its own quantisation only: those that were written before keep their bytes when others join them or go."""
+    if not stage.name.startswith("gguf:") or past is None:
+        return set()
+    quantisations = ("export", "quantisations")
+    if any(reason.change is None or reason.change.steps[:2] != quantisations for reason in reasons):
+        return set()
+    before = past.reads[_recipe_file(stage.name.partition(":")[2])]["export"]["quantisations"]
+    return {target for target in stage.targets if any(target.endswith(f"-{quantisation}.gguf") for quantisation in before)}
+
+
+def _work(project: Project, recipe: str) -> Work:
+    from generators.plan import Work
+
+    spec = project.recipes[recipe]
+    letters = 0.0
+    for category in project.categories.values():
+        said = [turn for example in category["examples"] for turn in example.get("turns") or [example]]
+        share = category.get("count", len(category["examples"])) / len(category["examples"])
+        letters += share * sum(len(turn.get("user", "")) + len(turn.get("jessy", "")) for turn in said)
+    suites = spec["evaluation"]["suites"] or list(project.suites)
+    return Work(
+        project.models[spec["base"]]["parameters"], int(letters), spec["training"]["epochs"],
+        sum(len(project.suites[suite]["cases"]) for suite in suites) * len(spec["evaluation"]["framings"]), tuple(spec["export"]["quantisations"]),
+    )
+
+
+def _estimate(step: Step, past: Success | None, work: Work, machine: Any, paths: Paths) -> Any:
+    """What was measured is scaled to what there is to do now."""
+    from dataclasses import replace
+
+    from generators.plan import estimate
+
+    basename, _, recipe = step.stage.name.partition(":")
+    then = work
+    if past is not None and basename in ("train", "gguf"):
+        read = past.reads.get(_recipe_file(recipe), {})
+        then = replace(
+            work, epochs=read.get("training", {}).get("epochs", work.epochs),
+            quantisations=tuple(read.get("export", {}).get("quantisations", work.quantisations)),
+        )
+    return estimate(basename, work, then, past.taken if past else {}, [paths.root / target for target in step.stage.targets], machine)
+
+
 # samples
 
 
-def samples_slice(project: Project, name: str) -> Spec:
-    """The category without what only the dataset reads, and the tiers' budgets. Lines are left out: a comment moves them."""
-    category = {key: value for key, value in project.categories[name].items() if key not in ("description", "quality")}
-    return {"category": category, "tiers": project.tiers["tiers"], "persona": project.project["persona"], "seed": project.project["seed"]}
+def samples_slice(project: Project, paths: Paths, name: str) -> Slice:
+    """The category without what only the dataset reads, unless its template mentions it; and the time budgets of its tiers."""
+    category = project.categories[name]
+    text = _template_text(paths, category["template"])
+    unread = [field for field in ("description", "quality") if field not in text]
+    tiers = {example.get("tier", category["tier"]) for example in category["examples"]}
+    return {
+        f"specs/categories/{name}.yaml": {**_without(category, *unread), **_ordered(category, "slots")},
+        _TIERS: {"tiers": {tier: _only(project.tiers["tiers"][tier], "response_budget_s") for tier in sorted(tiers)}},
+        _PROJECT: _only(project.project, "persona", "seed"),
+    }
 
 
 def samples(project: Project, paths: Paths, name: str) -> None:
@@ -62,18 +222,23 @@ def samples(project: Project, paths: Paths, name: str) -> None:
 # dataset
 
 
-def dataset_slice(project: Project) -> Spec:
+def dataset_slice(project: Project) -> Slice:
+    persona = project.project["persona"]
     return {
-        "dataset": project.project["dataset"], "quality": project.project["quality"], "seed": project.project["seed"],
-        "categories": {name: category["quality"] for name, category in project.categories.items()},
-        "queries": {name: [_asked(case) for case in suite["cases"]] for name, suite in project.suites.items()},
-        "markers": {name: persona["opinion_markers"] for name, persona in project.personas.items()},
-        "classifier": project.tiers["classifier"], "control_tokens": sorted(_control_tokens(project)),
+        _PROJECT: _only(project.project, "dataset", "quality", "seed", "persona"),
+        _TIERS: _only(project.tiers, "classifier"),
+        _persona_file(persona): _only(project.personas[persona], "opinion_markers"),
+        **{f"specs/categories/{name}.yaml": _only(category, "quality") for name, category in project.categories.items()},
+        **{f"specs/evals/{name}.yaml": {"cases": [_asked(case) for case in suite["cases"]]} for name, suite in project.suites.items()},
+        **{f"specs/chat_formats/{name}.yaml": _only(chat_format, "control_tokens") for name, chat_format in project.chat_formats.items()},
     }
 
 
-def _asked(case: Spec) -> Any:
-    return case.get("query") or [turn["user"] for turn in case["turns"]]
+def _asked(case: Spec) -> Spec:
+    """The words that no training sample may hold: the query, or the last turn of a conversation."""
+    if "query" in case:
+        return _only(case, "query")
+    return {"turns": [{} for _ in case["turns"][:-1]] + [_only(case["turns"][-1], "user")]}
 
 
 def _control_tokens(project: Project) -> set[str]:
@@ -81,15 +246,26 @@ def _control_tokens(project: Project) -> set[str]:
 
 
 def dataset(project: Project, paths: Paths) -> None:
-    from generators.dataset import build, summary
+    from generators import progress
+    from generators.dataset import summary
 
-    files = [paths.samples(name) for name in project.categories]
-    _remove_stale_samples(paths, set(files))
-    made = build(
-        files, project.project, project.categories, project.suites, project.case_lines, project.personas, paths.dataset, progress.say,
-        classifier=project.tiers["classifier"], control_tokens=_control_tokens(project),
-    )
-    print(summary(made))
+    _remove_stale_samples(paths, {paths.samples(name) for name in project.categories})
+    print(summary(_dataset(project, paths, progress.say)))
+
+
+def _dataset(project: Project, paths: Paths, say: Say) -> Spec:
+    from generators.dataset import DatasetErrors, build
+
+    try:
+        return build(
+            [paths.samples(name) for name in project.categories], project.project, project.categories, project.suites, project.case_lines,
+            project.personas, paths.dataset, say, classifier=project.tiers["classifier"], control_tokens=_control_tokens(project),
+        )
+    except DatasetErrors as errors:
+        today = current_sources(project, paths)
+        raise DatasetErrors(
+            found._replace(sources=tuple(today.get(source, source) for source in found.sources)) for found in errors.violations
+        ) from None
 
 
 def _remove_stale_samples(paths: Paths, wanted: set[Path]) -> None:
@@ -99,15 +275,32 @@ def _remove_stale_samples(paths: Paths, wanted: set[Path]) -> None:
             path.unlink()
 
 
+def current_sources(project: Project, paths: Paths) -> dict[str, str]:
+    """`file:line` as the rendered samples hold it, to where that example stands today.
+
+    A comment above an example moves it and renders nothing anew. The samples of a category are in the order of its examples, and each
+    example has one at least, so that the n-th source in the file is that of the n-th example.
+    """
+    from generators.files import read_jsonl
+
+    found: dict[str, str] = {}
+    for name, lines in project.example_lines.items():
+        if paths.samples(name).is_file():
+            rendered = list(dict.fromkeys(row["metadata"]["source"] for row in read_jsonl(paths.samples(name))))
+            if len(rendered) == len(lines):
+                found |= {old: f"specs/categories/{name}.yaml:{line}" for old, line in zip(rendered, lines, strict=True)}
+    return found
+
+
 # base
 
 
-def base_slice(project: Project, name: str) -> Spec:
-    model = project.models[name]
-    return {"model": _only(model, ("architecture", "sources", "context_length")), "chat_format": project.chat_formats[model["chat_format"]]}
+def base_slice(project: Project, name: str) -> Slice:
+    return _joined({f"specs/models/{name}.yaml": _only(project.models[name], "architecture", "sources")}, _chat_format_slice(project, name))
 
 
 def base(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
     from generators.base import import_base
     from generators.chat_format import jinja_template
 
@@ -120,13 +313,17 @@ def base(project: Project, paths: Paths, name: str) -> None:
 # frames
 
 
-def frames_slice(project: Project, name: str) -> Spec:
+def frames_slice(project: Project, paths: Paths, name: str) -> Slice:
     recipe = project.recipes[name]
+    mix = recipe["framings"]["mix"]
     return {
-        "framings": recipe["framings"], "seed": project.project["seed"],
-        "persona": _only(project.personas[recipe["personas"][0]], _PERSONA_TEXT),
-        "clients": {client: _only(project.clients[client], _CLIENT_FRAME) for client in recipe["framings"]["mix"] if client in project.clients},
-        "tiers": _only(project.tiers, ("directive", "marker")),
+        _recipe_file(name): {
+            "personas": recipe["personas"][:1], "framings": {**_ordered(recipe["framings"], "mix"), **_only(recipe["framings"], "per_sample")},
+        },
+        _PROJECT: _only(project.project, "seed"),
+        **({_TIERS: _only(project.tiers, "directive", "marker")} if "directive" in mix else {}),
+        **_spoken(project, paths, recipe["personas"][0]),
+        **{f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_FRAME) for client in mix if client in project.clients},
     }
 
 
@@ -138,23 +335,39 @@ def frames(project: Project, paths: Paths, name: str) -> None:
     system = system_prompt(project.personas[recipe["personas"][0]], paths.templates)
     framings = recipe["framings"]
     wanted = Frames(framings["mix"], framings["per_sample"], project.project["seed"], system, project.clients, project.tiers)
-    write_frames(paths.dataset, wanted, paths.recipe(name).frames)
+    folder = paths.recipe(name).frames
+    write_frames(paths.dataset, wanted, folder)
+    _note_what_is_trained(folder)
+
+
+def _note_what_is_trained(folder: Path) -> None:
+    """Write the digest of all that training reads of the frames: while it stays, nothing is trained anew."""
+    import hashlib
+
+    from generators.files import read_jsonl, to_json, write_text
+
+    digest = hashlib.sha256()
+    for split in ("train", "valid"):
+        for row in read_jsonl(folder / f"{split}.jsonl"):
+            digest.update(f"{split} {to_json([row['messages'], _only(row['metadata'], *_TRAINED)])}\n".encode())
+    write_text(folder / "trained.sha256", digest.hexdigest() + "\n")
 
 
 # train
 
 
-def train_slice(project: Project, name: str) -> Spec:
+def train_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
-    cosmetic = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts")
-    return {
-        "lora": recipe["lora"], "training": {key: value for key, value in recipe["training"].items() if key not in cosmetic},
-        "each_epoch": recipe["framings"]["each_epoch"], "base": recipe["base"], "chat_format": _chat_format(project, recipe),
-        "context_length": project.models[recipe["base"]]["context_length"], "seed": project.project["seed"],
-    }
+    base = recipe["base"]
+    trained = {"base": base, "lora": recipe["lora"], "training": _without(recipe["training"], *_COSMETIC), "framings": _only(recipe["framings"], "each_epoch")}
+    return _joined(
+        {_recipe_file(name): trained, f"specs/models/{base}.yaml": _only(project.models[base], "context_length"), _PROJECT: _only(project.project, "seed")},
+        _chat_format_slice(project, base, "control_tokens"),
+    )
 
 
 def train(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
     from generators.train import train as run
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
@@ -169,6 +382,7 @@ def train(project: Project, paths: Paths, name: str) -> None:
 
 
 def fuse(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
     from generators.fuse import fuse as merge
 
     outputs = paths.recipe(name)
@@ -178,9 +392,12 @@ def fuse(project: Project, paths: Paths, name: str) -> None:
 # gguf
 
 
-def gguf_slice(project: Project, name: str) -> Spec:
+def gguf_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
-    return {"quantisations": recipe["export"]["quantisations"], "chat_format": _chat_format(project, recipe), "metadata": _metadata(project, name)}
+    base = recipe["base"]
+    written = {**_only(recipe, "base", "description", "deploy"), "export": _only(recipe["export"], "quantisations")}
+    licence = {"licence": _only(project.models[base]["licence"], "name")}
+    return _joined({_recipe_file(name): written, f"specs/models/{base}.yaml": licence}, _chat_format_slice(project, base))
 
 
 def _metadata(project: Project, name: str) -> dict[str, str]:
@@ -192,6 +409,7 @@ def _metadata(project: Project, name: str) -> dict[str, str]:
 
 
 def gguf(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
     from generators.chat_format import jinja_template
     from generators.files import write_json
     from generators.gguf import check_gguf, write_gguf
@@ -230,13 +448,17 @@ def _first_answer(project: Project, recipe: Spec, target: Path) -> str:
 # modelfile
 
 
-def modelfile_slice(project: Project, name: str) -> Spec:
+def modelfile_slice(project: Project, paths: Paths, name: str) -> Slice:
     recipe = project.recipes[name]
-    return {
-        "personas": {persona: project.personas[persona] for persona in recipe["personas"]},
-        "chat_format": _chat_format(project, recipe), "quantisation": recipe["export"]["quantisations"][0],
-        "licence": project.models[recipe["base"]]["licence"],
-    }
+    base = recipe["base"]
+    written = {**_only(recipe, "base", "personas"), "export": {"quantisations": recipe["export"]["quantisations"][:1]}}
+    licence = {"licence": _only(project.models[base]["licence"], "name", "url")}
+    return _joined(
+        {_recipe_file(name): written, f"specs/models/{base}.yaml": licence},
+        _chat_format_slice(project, base, "stop"),
+        *(_spoken(project, paths, persona, "parameters", "messages") for persona in recipe["personas"]),
+        *({_persona_file(persona): _ordered(project.personas[persona], "parameters")} for persona in recipe["personas"]),
+    )
 
 
 def modelfiles(project: Project, paths: Paths, name: str) -> None:
@@ -261,17 +483,27 @@ def modelfiles(project: Project, paths: Paths, name: str) -> None:
 # evaluate
 
 
-def evaluate_slice(project: Project, name: str) -> Spec:
+def evaluate_slice(project: Project, paths: Paths, name: str) -> Slice:
     recipe = project.recipes[name]
-    return {
-        "evaluation": recipe["evaluation"], "gates": recipe["gates"], "suites": project.suites,
-        "persona": project.personas[recipe["personas"][0]], "chat_format": _chat_format(project, recipe), "tiers": project.tiers["tiers"],
-        "directive": project.tiers["directive"], "clients": {name: project.clients[name] for name in recipe["evaluation"]["framings"] if name in project.clients},
-        "quality": project.project["quality"]["forbidden"], "seed": project.project["seed"],
-    }
+    settings = recipe["evaluation"]
+    suites = settings["suites"] or list(project.suites)
+    persona = ("opinion_markers", "principles", *(("parameters",) if settings["temperature"] > 0 else ()))
+    tiers = {tier: _only(spec, "iterations") for tier, spec in project.tiers["tiers"].items()}
+    return _joined(
+        {
+            _recipe_file(name): {**_only(recipe, "base", "evaluation", "gates"), "personas": recipe["personas"][:1]},
+            _PROJECT: {"seed": project.project["seed"], "quality": _only(project.project["quality"], "forbidden")},
+            _TIERS: {"tiers": tiers, **_only(project.tiers, "directive", "marker")},
+        },
+        _chat_format_slice(project, recipe["base"], "stop", "control_tokens"),
+        _spoken(project, paths, recipe["personas"][0], *persona),
+        {f"specs/evals/{suite}.yaml": _without(project.suites[suite], "description") for suite in suites},
+        {f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_LOOP) for client in settings["framings"] if client in project.clients},
+    )
 
 
 def evaluate(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
     from generators.evaluate import enforce
     from generators.evaluate import evaluate as judge
 
@@ -287,11 +519,13 @@ def evaluate(project: Project, paths: Paths, name: str) -> None:
 # report
 
 
-def report_slice(project: Project, name: str) -> Spec:
-    return {"recipe": project.recipes[name], "licence": project.models[project.recipes[name]["base"]]["licence"]}
+def report_slice(project: Project, name: str) -> Slice:
+    recipe = project.recipes[name]
+    return {_recipe_file(name): recipe, f"specs/models/{recipe['base']}.yaml": project.models[recipe["base"]]}
 
 
 def report(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
     from generators.report import write_report
 
     recipe = project.recipes[name]

@@ -1,16 +1,18 @@
 """How stages become doit tasks. With dodo.py, the only place that knows doit.
 
 A task is up to date while three things are as at its last success: the slice of the specs that it reads (`reads`), its input files, and
-the source of its stage. The slice itself is stored, so that `plan` can name what changed.
+the source of its stage. The slice itself is stored, with what the run took, so that `plan` can name what changed and say how long.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
@@ -18,43 +20,58 @@ from doit.reporter import ConsoleReporter
 
 from generators.errors import EXIT_FAILED, EXIT_GATE, SpecErrors, UserError
 
+if TYPE_CHECKING:
+    from generators.plan import Stage, Success
+
 Task = dict[str, Any]
 _PACKAGE = Path("generators")
+EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+_INTERRUPTED = "interrupted; what was finished is kept, and the next doit goes on"
 
 
 def load_project(root: Path) -> Any:
     """The project's specs. A mistake in them ends doit with exit code 3 and every problem, one a line, before anything is touched."""
     from generators.specs.project import load
 
+    sys.excepthook = _one_line_for_an_interrupt
+    source_files.cache_clear()
     try:
-        return load(root)
+        return load(root, keep="plan" not in sys.argv[1:])
     except SpecErrors as errors:
         count = len(errors.problems)
         raise InvalidDodoFile(f"{count} problem{'s' if count > 1 else ''} in the specs; nothing was built.\n{errors}") from None
 
 
 class Reads:
-    """Up to date while `value`, the slice of the specs that the task reads, equals the one of its last success."""
+    """Up to date while the slice of the specs that the task reads equals the one of its last success.
 
-    def __init__(self, value: Any):
-        self.value = json.loads(json.dumps(value))  # as it comes back from the database
+    reads: the slice, or a function that gives it, called once and only when somebody asks.
+    """
+
+    def __init__(self, reads: Any):
+        self._reads = reads
+
+    @cached_property
+    def value(self) -> Any:
+        return json.loads(json.dumps(self._reads() if callable(self._reads) else self._reads))  # as it comes back from the database
 
     def __call__(self, task: Any, values: dict[str, Any]) -> bool:
         task.value_savers.append(lambda: {"reads": self.value})
-        return bool(values.get("reads") == self.value)
+        return "reads" in values and bool(values["reads"] == self.value)
 
 
 def task(
-    basename: str, name: str | None, doc: str, action: Callable[[], Any], *, reads: Any = None, inputs: Iterable[Path] = (),
+    basename: str, name: str | None, doc: str, action: Callable[..., Any], *, reads: Any = None, inputs: Iterable[Path] = (),
     targets: Iterable[Path] = (), source: Iterable[str] = (), after: Iterable[str] = (), always: bool = False, params: Iterable[Any] = (),
     pos_arg: str | None = None,
 ) -> Task:
-    """One doit task. source: modules of the stage, relative to the package. after: tasks that come first. always: run whenever asked."""
+    """One doit task. reads: see `Reads`. source: modules of the stage, relative to the package. after: tasks that come first.
+    always: run whenever asked, told by its own output alone, and nothing about it is remembered."""
     made: Task = {
-        "basename": basename, "doc": doc, "actions": [_guarded(action)], "verbosity": 2,
-        "file_dep": [str(path) for path in [*inputs, *source_files(source)]],
+        "basename": basename, "doc": doc, "actions": [_guarded(action, measured=not always)], "verbosity": 2,
+        "file_dep": [str(path) for path in [*inputs, *source_files(tuple(source))]],
         "targets": [str(path) for path in targets], "task_dep": list(after), "uptodate": [False] if always else [Reads(reads)],
-        "title": lambda made_task: made_task.name,
+        "title": lambda made_task: made_task.name, "meta": {"speaks_for_itself": always},
     }
     if params:
         made["params"] = list(params)
@@ -63,12 +80,16 @@ def task(
     return made | ({"name": name} if name else {})
 
 
-def source_files(modules: Iterable[str]) -> list[Path]:
-    """`samples` is every module of that sub-package, `templates.py` is one module."""
+@cache
+def source_files(modules: tuple[str, ...]) -> list[Path]:
+    """`samples` is every module of that sub-package and of those in it, `templates.py` is one module."""
     found: list[Path] = []
     for module in modules:
         path = _PACKAGE / module
-        found += sorted(path.glob("*.py")) if path.suffix != ".py" else [path]
+        if path.suffix == ".py":
+            found.append(path)
+        else:
+            found += sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if name.endswith(".py"))
     return found
 
 
@@ -87,14 +108,21 @@ def template_files(folder: Path, *names: str) -> list[Path]:
     return sorted(found)
 
 
-def _guarded(action: Callable[..., Any]) -> Callable[..., Any]:
-    """What a user can cause ends in one clear line and its exit code; only a defect of the program shows a traceback."""
+# --- running ----------------------------------------------------------------------------------------------------------------------
+
+
+def _guarded(action: Callable[..., Any], measured: bool) -> Callable[..., Any]:
+    """What a user can cause ends in one clear line and its exit code; only a defect of the program shows a traceback.
+    measured: what the run took is stored with its success."""
 
     def run(**params: Any) -> Any:
+        from generators.measure import Measure
+
+        measure = Measure()
         try:
             action(**params)
         except KeyboardInterrupt:
-            _leave(f"interrupted; what was finished is kept, and the next doit goes on", 130)
+            _leave(_INTERRUPTED, EXIT_INTERRUPTED)
         except UserError as error:
             if error.exit_code == EXIT_FAILED:
                 return TaskFailed(str(error))
@@ -103,15 +131,31 @@ def _guarded(action: Callable[..., Any]) -> Callable[..., Any]:
             _leave(str(error), error.exit_code)
         except MemoryError:
             return TaskFailed("out of memory; close other programs or choose a smaller base or batch_size")
-        return True
+        return measure.taken() if measured else True
 
     run.__name__ = getattr(action, "__name__", "run")
     return run
 
 
+class _Leave(SystemExit):
+    """An exit code that survives the way from a worker process (`doit -n 2`), which hands it over as text."""
+
+    def __init__(self, code: object):
+        super().__init__(int(str(code)))
+
+
 def _leave(message: str, code: int) -> None:
     sys.stderr.write(f"ERROR: {message}\n")
-    raise SystemExit(code)
+    sys.stderr.flush()
+    raise _Leave(code)
+
+
+def _one_line_for_an_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Ctrl-C between tasks; Python then ends with the signal, so that the shell sees 130."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write(f"ERROR: {_INTERRUPTED}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class Reporter(ConsoleReporter):
@@ -125,8 +169,10 @@ class Reporter(ConsoleReporter):
         self.failed = False
 
     def execute_task(self, task: Any) -> None:
-        if task.actions and not task.name.startswith("_"):
-            self.ran += 1
+        if not task.actions or task.name.startswith("_"):
+            return
+        self.ran += 1
+        if not (task.meta or {}).get("speaks_for_itself"):
             self.write(f"▸ {task.name}\n")
             self.outstream.flush()
 
@@ -140,20 +186,101 @@ class Reporter(ConsoleReporter):
         self.write(f"ERROR: {task.name}: {message}\n")
 
     def complete_run(self) -> None:
-        if not self.ran and not self.failed and not self.runtime_errors:
+        interrupted = sys.exc_info()[0] is not None  # doit reports while the exception that ends it is on its way
+        if not self.ran and not self.failed and not self.runtime_errors and not interrupted:
             self.write("Nothing to do: everything is up to date.\n")
         for error in self.runtime_errors:
             self.write(f"ERROR: {error}\n")
 
 
+# --- what is remembered -----------------------------------------------------------------------------------------------------------
+
+
 class WriteThrough(SqliteDB):
-    """doit's sqlite backend, committed after every task: a build that is killed forgets nothing that was finished."""
+    """doit's sqlite backend, committed after every task: a build that is killed forgets nothing that was finished.
+
+    Until there is something to remember it is held in memory: a command that only looks leaves no file behind.
+    """
 
     desc = "sqlite, committed after every task"
 
+    def _sqlite3(self, name: str) -> Any:
+        self._on_disk = os.path.exists(name)
+        return super()._sqlite3(name if self._on_disk else ":memory:")
+
+    def _to_disk(self) -> None:
+        if not self._on_disk:
+            os.makedirs(os.path.dirname(self.name) or ".", exist_ok=True)
+            self._conn.close()
+            self._conn = super()._sqlite3(self.name)
+            self._on_disk = True
+
     def set(self, task_id: str, dependency: str, value: Any) -> None:
         super().set(task_id, dependency, value)
-        if dependency == "deps:":  # the last entry that doit writes for a task
-            self._conn.execute("insert or replace into doit values (?,?)", (task_id, self.codec.encode(self._cache[task_id])))
-            self._conn.commit()
-            self._dirty.discard(task_id)
+        if dependency != "deps:":  # the last entry that doit writes for a task
+            return
+        self._dirty.discard(task_id)
+        if not value and not self._cache[task_id].get("_values_:"):
+            del self._cache[task_id]  # it runs whenever it is asked: nothing to remember
+            return
+        self._to_disk()
+        self._conn.execute("insert or replace into doit values (?,?)", (task_id, self.codec.encode(self._cache[task_id])))
+        self._conn.commit()
+
+    def dump(self) -> None:
+        if self._dirty:
+            self._to_disk()
+        super().dump()
+
+
+# --- for `plan` -------------------------------------------------------------------------------------------------------------------
+
+
+def stages_before(namespace: dict[str, Any], wanted: str) -> list[Stage]:
+    """What dodo.py declares, as plain values: the task `wanted` and all that comes before it, in build order.
+
+    namespace: dodo.py's. Raises UserError when there is no such task.
+    """
+    from doit.control import TaskControl
+    from doit.loader import load_tasks
+
+    tasks = TaskControl(load_tasks(namespace)).tasks
+    if wanted not in tasks:
+        raise UserError(f"no task {wanted!r}; doit list --all shows them")
+    needed: set[str] = set()
+    waiting = [wanted]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += tasks[name].task_dep
+    return [_as_stage(tasks[name]) for name in tasks if name in needed and tasks[name].actions]
+
+
+def _as_stage(task: Any) -> Stage:
+    from generators.plan import Stage
+
+    reads = next((check.value for check, _, _ in task.uptodate if isinstance(check, Reads)), None)
+    return Stage(task.name, reads, tuple(sorted(task.file_dep)), tuple(task.targets), tuple(task.task_dep))
+
+
+def successes(database: Path) -> dict[str, Success]:
+    """What is remembered of each task's last success, read without a change to the file; nothing where there is no database."""
+    import sqlite3
+
+    from generators.plan import Success
+
+    if not database.is_file():
+        return {}
+    connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        rows = connection.execute("select task_id, task_data from doit").fetchall()
+    finally:
+        connection.close()
+    found: dict[str, Success] = {}
+    for name, data in rows:
+        stored = json.loads(data)
+        values = stored.get("_values_:") or {}
+        files = {path: (stored[path][1], stored[path][2]) for path in stored.get("deps:") or () if path in stored}
+        found[name] = Success(values.get("reads"), files, values.get("taken") or {})
+    return found

@@ -56,12 +56,14 @@ class Tokenizer:
         return self._backend.decode(ids, skip_special_tokens=skip_special)
 
     def encode_prompt(self, messages: list[Message]) -> list[int]:
-        """Ids of the conversation and the generation prompt, BOS first where the format wants it."""
+        """Ids of the conversation and the generation prompt, BOS first where the format wants it. Raises UserError as `encode_sample`."""
         return self._encode(list(fragments(self.chat_format, messages))).ids
 
     def encode_sample(self, messages: list[Message]) -> Encoded:
-        """Ids and targets of a finished conversation, up to its last end of turn. Raises UserError when a turn's start would be merged
-        with its content, since generation could then never follow the trained path."""
+        """Ids and targets of a finished conversation, up to its last end of turn.
+
+        Raises UserError when an answer would be merged with what its turn begins with: generation could never follow such a path.
+        """
         pieces = list(fragments(self.chat_format, messages, add_generation_prompt=False))
         while pieces and not pieces[-1].target:
             pieces.pop()
@@ -70,11 +72,22 @@ class Tokenizer:
     def _encode(self, pieces: list[Fragment]) -> Encoded:
         ids = [self.bos_id] if self.chat_format["begin_of_sequence"] and self.bos_id is not None else []
         target = [False] * len(ids)
+        before = ""  # the text that the next run goes on from, without a control token between them
         for text, control, is_target in _runs(self._split_controls(pieces)):
             new = [self._control_id(text)] if control else self._text_ids(text)
+            if before and not control:
+                self._check_apart(before, text)
+            before = "" if control else text
             ids += new
             target += [is_target] * len(new)
         return Encoded(ids, target)
+
+    def _check_apart(self, before: str, answer: str) -> None:
+        if self.encode_text(before + answer) != self._text_ids(before) + self._text_ids(answer):
+            raise UserError(
+                f"the answer {answer[:30]!r} is tokenised together with {before!r}, which its turn begins with; it could be trained and "
+                "never be generated; begin it otherwise"
+            )
 
     def _split_controls(self, pieces: list[Fragment]) -> list[tuple[str, bool, bool]]:
         """(text, is one control token, is target): the format's control tokens cut out of what the format wrote."""

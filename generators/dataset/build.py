@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from generators.dataset import quality
 from generators.dataset.entries import Entry, read, write
@@ -20,7 +21,8 @@ REJECTED = "report.rejected.json"
 
 def build(
     sample_files: list[Path], project: Spec, categories: dict[str, Spec], suites: dict[str, Spec], case_lines: dict[str, list[int]],
-    personas: dict[str, Spec], target: Path, report: Callable[[str], None], *, classifier: Spec | None = None, control_tokens: Collection[str] = (),
+    personas: dict[str, Spec], target: Path, report: Callable[[str], None], *,
+    classifier: Spec | None = None, control_tokens: Collection[str] = (),
 ) -> Spec:
     """Write `target`/{train,valid}.jsonl and report.json, and return the report.
 
@@ -91,9 +93,11 @@ def _of_pairs(entries: Sequence[Entry], questions: Sequence[quality.Question], n
 
 
 def _report(
-    entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], nears: Sequence[Near], parts: Split, project: Spec, violations: Sequence[Violation]
+    entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], nears: Sequence[Near], parts: Split, project: Spec,
+    violations: Sequence[Violation],
 ) -> Spec:
-    made = {"train": len(parts.train), "valid": len(parts.valid), "seed": project["seed"], **corpus_figures(figures, project["dataset"]["balance"])}
+    made = {"train": len(parts.train), "valid": len(parts.valid), "seed": project["seed"]}
+    made |= corpus_figures(figures, project["dataset"]["balance"])
     held_out = Counter(entries[index].category for index in parts.valid)
     for name, category in made["categories"].items():
         category["train"], category["valid"] = category["samples"] - held_out[name], held_out[name]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 from generators import language, patterns
 from generators.dataset.entries import Entry
@@ -125,7 +126,8 @@ def _opinion(entry: Entry, persona: str, limits: Limits) -> Iterator[str]:
         return
     markers = limits.markers.get(persona, {}).get(entry.language, ())
     if not any(patterns.matches(marker, answer) for marker in markers for answer in entry.answers):
-        yield f"no opinion marker; the group {entry.group} needs one of {', '.join(map(repr, markers)) or 'those that the persona declares'}"
+        wanted = ", ".join(map(repr, markers)) or "those that its persona declares"
+        yield f"no opinion marker; the group {entry.group} needs one of {wanted}"
 
 
 def _control_token(text: str, tokens: Collection[str]) -> str | None:
@@ -198,8 +200,8 @@ def balance(groups: Mapping[str, int], limits: Limits) -> Iterator[Violation]:
     for group, declared in limits.balance.items():
         share = groups.get(group, 0) / total if total else 0.0
         if abs(share - declared) > limits.tolerance + 1e-9:
-            message = f"the group {group} has {groups.get(group, 0)} of {total} samples ({share:.1%}); {declared:.1%} ± {limits.tolerance:.1%} is declared"
-            yield Violation("balance", message, ())
+            found = f"the group {group} has {groups.get(group, 0)} of {total} samples ({share:.1%})"
+            yield Violation("balance", f"{found}; {declared:.1%} ± {limits.tolerance:.1%} is declared", ())
 
 
 def tier_shares(tiers: Mapping[str, int], limits: Limits) -> Iterator[Violation]:
@@ -207,7 +209,8 @@ def tier_shares(tiers: Mapping[str, int], limits: Limits) -> Iterator[Violation]
     for tier, (least, most) in limits.quality["tiers"].items():
         share = tiers.get(tier, 0) / total if total else 0.0
         if not least - 1e-9 <= share <= most + 1e-9:
-            yield Violation("tiers", f"{tier} has {tiers.get(tier, 0)} of {total} samples ({share:.1%}); {least:.0%} to {most:.0%} is allowed", ())
+            found = f"{tier} has {tiers.get(tier, 0)} of {total} samples ({share:.1%})"
+            yield Violation("tiers", f"{found}; {least:.0%} to {most:.0%} is allowed", ())
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------------------
@@ -237,16 +240,18 @@ def duplicates(entries: Sequence[Entry], questions: Sequence[Question]) -> Itera
         sources = tuple(dict.fromkeys(entries[index].source for index in indices))
         to_the_letter = Counter((entries[index].source, entries[index].users) for index in indices)
         repeated = [source for (source, _), count in to_the_letter.items() if count > 1]
+        asked = entries[indices[0]].users[0]
         if len(sources) > 1:
             answers = {tuple(map(normalised, entries[index].answers)) for index in indices}
             what = "question and answer" if len(answers) == 1 else "question"
-            yield Violation("duplicate", f"the same {what} {len(indices)} times: {entries[indices[0]].users[0]!r}", sources)
+            yield Violation("duplicate", f"the same {what} {len(indices)} times: {asked!r}", sources)
         elif repeated:
-            yield Violation("duplicate", f"the example yields the question {entries[indices[0]].users[0]!r} {len(indices)} times", (repeated[0],))
+            yield Violation("duplicate", f"the example yields the question {asked!r} {len(indices)} times", (repeated[0],))
 
 
 def near_duplicates(entries: Sequence[Entry], questions: Sequence[Question], limits: Limits) -> list[Near]:
-    """Questions, and questions with their answers, that are nearly alike; samples of one example are not compared, equal questions neither."""
+    """Questions, and questions with their answers, that are nearly alike. Samples of one example are not compared, and equal questions
+    are duplicates."""
     threshold, families = limits.quality["near_duplicate"], [entry.source for entry in entries]
     asked = [levelled(" / ".join(turns)) for turns in questions]
     answers = [levelled(" / ".join(map(normalised, entry.answers))) for entry in entries]
@@ -295,9 +300,9 @@ class Query(NamedTuple):
 def queries_of(suites: Mapping[str, Mapping[str, Any]], case_lines: Mapping[str, Sequence[int]]) -> list[Query]:
     """What every case asks: its query, or the last turn of its conversation."""
     return [
-        Query(case["query"] if "query" in case else case["turns"][-1]["user"], f"{name}:{case['id']}", f"specs/evals/{name}.yaml:{case_lines[name][index]}")
+        Query(case["query"] if "query" in case else case["turns"][-1]["user"], f"{name}:{case['id']}", f"specs/evals/{name}.yaml:{line}")
         for name, suite in suites.items()
-        for index, case in enumerate(suite["cases"])
+        for case, line in zip(suite["cases"], case_lines[name], strict=True)
     ]
 
 
@@ -319,11 +324,12 @@ def evaluation_leaks(entries: Sequence[Entry], queries: Sequence[Query], limits:
     in_order = [in_word_order(text) for text in texts]
     for pair in matches_between([in_word_order(text) for text in asked], in_order, limits.quality["eval_leak"]):
         note(pair.one, pair.other, pair.similarity)
-    for query, position in _held_whole(asked, texts):
-        note(query, position, 1.0)
-    for (source, query), (similarity, turn) in found.items():
-        message = f"{turn!r} is the evaluation query {queries[query].case} {queries[query].text!r}, or nearly so ({similarity:.2f})"
-        yield Violation("evaluation leak", message, (source, queries[query].source))
+    for number, position in _held_whole(asked, texts):
+        note(number, position, 1.0)
+    for (source, number), (similarity, turn) in found.items():
+        query = queries[number]
+        message = f"{turn!r} is the evaluation query {query.case} {query.text!r}, or nearly so ({similarity:.2f})"
+        yield Violation("evaluation leak", message, (source, query.source))
 
 
 def _held_whole(asked: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -336,5 +342,5 @@ def _held_whole(asked: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[in
         said = text.split()
         for before in range(_MORE_WORDS + 1):
             for after in range(_MORE_WORDS + 1 - before):
-                for query in known.get(" ".join(said[before : len(said) - after]), ()) if before + after else ():
-                    yield query, position
+                for number in known.get(" ".join(said[before : len(said) - after]), ()) if before + after else ():
+                    yield number, position

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from generators.classify import Verdict, classify, explain
 from generators.dataset.entries import Entry
@@ -115,15 +116,16 @@ def classifier_figures(entries: Iterable[Entry], rules: Mapping[str, Any]) -> di
         verdict: Verdict = classify(entry.users[0], rules)
         confusion[entry.tier][verdict.tier] += 1
         if verdict.tier != entry.tier:
-            row = {"source": entry.source, "query": entry.users[0], "authored": entry.tier, "predicted": verdict.tier, "why": explain(verdict)}
-            disagreements.append(row)
+            row = {"source": entry.source, "query": entry.users[0], "authored": entry.tier, "predicted": verdict.tier}
+            disagreements.append(row | {"why": explain(verdict)})
     agreed = sum(confusion[tier][tier] for tier in TIERS)
     return {"queries": len(seen), "agreement": _ratio(agreed, len(seen)), "confusion": confusion, "disagreements": disagreements}
 
 
 def near_as_json(nears: Sequence[Near], entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [
-        {"what": near.what, "similarity": round(near.similarity, 3), "sources": [entries[near.one].source, entries[near.other].source]} for near in nears
+        {"what": what, "similarity": round(similarity, 3), "sources": [entries[one].source, entries[other].source]}
+        for what, one, other, similarity in nears
     ]
 
 
@@ -168,9 +170,9 @@ def _print_shares(console: Console, report: Mapping[str, Any]) -> None:
     groups = ", ".join(f"{name} {group['share']:.1%}" for name, group in report["groups"].items())
     tiers = ", ".join(f"{name} {tier['share']:.1%}" for name, tier in report["tiers"].items())
     languages = ", ".join(f"{name} {count}" for name, count in report["languages"].items())
-    near = len(report["near_duplicates"])
+    near, moods = len(report["near_duplicates"]), sum(report["moods"].values())
     console.print(f"{report['samples']} samples: {report['train']} train, {report['valid']} valid; {groups}", soft_wrap=True)
-    console.print(f"tiers: {tiers}; languages: {languages}; {report['multi_turn']} multi-turn, {sum(report['moods'].values())} with a mood", soft_wrap=True)
+    console.print(f"tiers: {tiers}; languages: {languages}; {report['multi_turn']} multi-turn, {moods} with a mood", soft_wrap=True)
     console.print(f"types/tokens of all answers {report['type_token_ratio']:.2f}; near duplicates: {near}", soft_wrap=True)
     for source in report["divided"]:
         console.print(f"{source}: too many expansions of one example to keep them in one split", soft_wrap=True)

@@ -8,7 +8,8 @@ letters is like no other but itself ("selam", "selamlar"), and one of fifty may 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from generators.turkish import fold
 
@@ -79,7 +80,9 @@ def matches_between(queries: Sequence[str], texts: Sequence[str], threshold: flo
         return
     for start in range(0, len(texts), _BLOCK * 8):
         block = texts[start : start + _BLOCK * 8]
-        scores = cdist(queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1)
+        scores = cdist(
+            queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1
+        )
         for one, other in zip(*numpy.nonzero(scores), strict=True):
             yield Pair(int(one), start + int(other), float(scores[one, other]))
 
@@ -96,7 +99,10 @@ def _compared(texts: Sequence[str], families: Sequence[str], threshold: float) -
     for start in range(0, len(order), _BLOCK):
         end = min(start + _BLOCK, len(order))
         reach = int(numpy.searchsorted(lengths, lengths[end - 1] / max(threshold, 1e-9) + 1e-9, side="right"))
-        scores = cdist(ordered[start:end], ordered[start:reach], scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1)
+        scores = cdist(
+            ordered[start:end], ordered[start:reach], scorer=Levenshtein.normalized_similarity, score_cutoff=threshold,
+            dtype=numpy.float32, workers=-1,
+        )
         for row, column in zip(*numpy.nonzero(numpy.triu(scores, 1)), strict=True):
             one, other = sorted((order[start + int(row)], order[start + int(column)]))
             if families[one] != families[other]:

@@ -22,7 +22,7 @@ from generators.evaluate.engines import Engine, MlxEngine, Sampling, llama
 from generators.evaluate.rows import row
 from generators.evaluate.scores import Row
 from generators.evaluate.trace import Trace
-from generators.files import human_seconds, read_jsonl, write_json, write_jsonl
+from generators.files import human_seconds, read_json, read_jsonl, write_json, write_jsonl
 from generators.modelfile import system_prompt
 
 Spec = dict[str, Any]
@@ -67,6 +67,8 @@ def evaluate(
         _add_traces(rows["tuned"], Trace(read_jsonl(train_samples)))
     found = summarise(rows["base"], rows["tuned"], recipe, name, project["seed"])
     found |= {"engines": engines, "half": half, "sampling": sampling.key(), "machine": _machine()}
+    if previous := _previous(target, found, rows["tuned"]):
+        found["previous"] = previous
     write_jsonl(target / "base.jsonl", rows["base"])
     write_jsonl(target / "tuned.jsonl", rows["tuned"])
     write_json(target / "scores.json", found)
@@ -256,6 +258,25 @@ def _showcase(base: list[Row], tuned: list[Row], recipe: Spec) -> dict[str, Any]
     return {
         "query": after["query"], "id": after["id"], "framing": framing,
         "base": {key: before[key] for key in told} if before else None, "tuned": {key: after[key] for key in told},
+    }
+
+
+def _previous(target: Path, found: Spec, tuned: list[Row]) -> Spec | None:
+    """The evaluation that is about to be replaced, beside this one: gates before and now, and answers that turned."""
+    scores_file, rows_file = target / "scores.json", target / "tuned.jsonl"
+    if not (scores_file.is_file() and rows_file.is_file()):
+        return None
+    before = {gate["name"]: gate for gate in read_json(scores_file)["gates"]}
+    passed = {(seen["id"], seen["framing"], seen["repeat"]): seen["passed"] for seen in read_jsonl(rows_file)}
+    turned = [(seen, passed.get((seen["id"], seen["framing"], seen["repeat"]))) for seen in tuned]
+    return {
+        "gates": [
+            {"name": gate["name"], "below": gate["below"], "wanted": gate["wanted"], "over": gate["over"],
+             "before": before[gate["name"]]["got"], "now": gate["got"]}
+            for gate in found["gates"] if gate["name"] in before
+        ],
+        "gained": [f"{seen['id']} ({seen['framing']})" for seen, was in turned if was is False and seen["passed"]],
+        "lost": [f"{seen['id']} ({seen['framing']})" for seen, was in turned if was is True and not seen["passed"]],
     }
 
 

@@ -66,9 +66,8 @@ def small_multiples(series: Sequence[tuple[str, Points]], label: str) -> str:
             axes.set_title(title, fontsize=9, color=_INK, loc="left")
             axes.locator_params(axis="x", nbins=4)
             axes.locator_params(axis="y", nbins=4)
-            low, high = min(value for _, value in points), max(value for _, value in points)
-            if low == high:
-                axes.set_ylim(low - abs(low) * 0.5 - 1e-9, high + abs(high) * 0.5 + 1e-9)
+            axes.set_ylim(0, (max(value for _, value in points) or 1) * 1.1)  # from 0, or noise looks like change
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             _quiet(axes)
 
     return both_widths(draw, 1.9, label, rows=1 if len(series) < 3 else 2)
@@ -89,9 +88,8 @@ def strip(groups: Sequence[tuple[str, str, Sequence[float]]], limit: float | Non
             axes.plot([middle, middle], [row - 0.3, row + 0.3], color=colour, linewidth=2)
         if limit:
             axes.axvline(limit, color=_MISS, linewidth=1, linestyle=(0, (3, 3)))
-            axes.annotate(
-                f"limit {limit:g} s", (limit, -0.5), textcoords="offset points", xytext=(4, 0), color=_MISS, fontsize=9, va="top", annotation_clip=False
-            )
+            where = {"textcoords": "offset points", "xytext": (4, 0), "va": "top", "annotation_clip": False}
+            axes.annotate(f"limit {limit:g} s", (limit, -0.5), color=_MISS, fontsize=9, **where)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

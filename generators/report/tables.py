@@ -10,7 +10,7 @@ Shown = dict[str, Any]
 
 
 def table(figures: Any) -> Shown | None:
-    """{columns, lines} of a list of flat mappings, or of a mapping that holds such a list or such mappings by name. None of anything else."""
+    """{columns, lines, numeric} of a list of flat mappings, or of a mapping that holds such a list or such mappings by name; else None."""
     rows = _rows(figures)
     if not rows:
         return None
@@ -45,6 +45,11 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _settings(settings: dict[str, Any]) -> str:
+    plain = ((name, value) for name, value in settings.items() if value is not None and not isinstance(value, list | dict))
+    return ", ".join(f"{name} {_text(value)}" for name, value in plain)
+
+
 def environment(material: Material) -> list[tuple[str, str]]:
     """What the figures were made with: machine, engines, sampling, hashes."""
     scores, context = material.scores or {}, material.context
@@ -56,11 +61,9 @@ def environment(material: Material) -> list[tuple[str, str]]:
         found.append((side.capitalize(), f"{engine['name']}, {engine['slots']} slots, sha256 {engine['digest'][:16]}…"))
     if scores.get("sampling"):
         found.append(("Sampling", ", ".join(f"{name} {value:g}" for name, value in scores["sampling"].items())))
-    for recipe_key in ("lora", "training"):
-        settings = (context.get("recipe") or {}).get(recipe_key)
-        if settings:
-            plain = {name: value for name, value in settings.items() if value is not None and not isinstance(value, list | dict)}
-            found.append((recipe_key.capitalize() if recipe_key != "lora" else "LoRA", ", ".join(f"{name} {_text(value)}" for name, value in plain.items())))
+    for key, name in (("lora", "LoRA"), ("training", "Training")):
+        if settings := (context.get("recipe") or {}).get(key):
+            found.append((name, _settings(settings)))
     for name, value in {**context.get("environment", {}), **(material.lock or {})}.items():
         if not isinstance(value, dict | list):
             found.append((str(name), _text(value)))

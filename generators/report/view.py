@@ -113,8 +113,8 @@ def _shown_side(side: Row | None, longest: float) -> Shown | None:
     stages = f"{side['stages']} stage{'s' if side['stages'] > 1 else ''}"
     note = " and cut off there" if side["ended"] == "length" else "" if side["alone"] else ", beside other requests"
     return {
-        "answer": parts(side["answer"]), "plain": side["answer"], "seconds": seconds(side["seconds"]), "note": f"{stages}, {side['tokens']} tokens{note}",
-        "bar": max(1.0, _part(side["seconds"], longest)), "passed": side["passed"],
+        "answer": parts(side["answer"]), "plain": side["answer"], "seconds": seconds(side["seconds"]),
+        "note": f"{stages}, {side['tokens']} tokens{note}", "bar": max(1.0, _part(side["seconds"], longest)), "passed": side["passed"],
     }
 
 
@@ -127,7 +127,7 @@ def _headline(scores: Row) -> list[Shown]:
     gain = paired["difference"]
     found = [
         {
-            "name": "All checks passed", "value": f"{percent(line['base']['passed']['value'])} → {percent(line['tuned']['passed']['value'])}",
+            "name": "All checks passed", "value": _from_to(line["base"]["passed"], line["tuned"]["passed"]),
             "note": f"{_signed(gain['value'])} points ({_signed(gain['low'])} to {_signed(gain['high'])})" if gain["n"] else "",
         },
         {
@@ -135,15 +135,19 @@ def _headline(scores: Row) -> list[Shown]:
             "note": f"{paired['ties']} tied; McNemar p {_probability(paired['mcnemar_p'])}",
         },
         {
-            "name": "Unlike any assistant", "value": f"{percent(generic['base']['value'])} → {percent(generic['tuned']['value'])}",
+            "name": "Unlike any assistant", "value": _from_to(generic["base"], generic["tuned"]),
             "note": "no stock phrase, no list, no headings",
         },
         {
-            "name": "Persona", "value": f"{percent(line['base']['persona']['value'])} → {percent(line['tuned']['persona']['value'])}",
+            "name": "Persona", "value": _from_to(line["base"]["persona"], line["tuned"]["persona"]),
             "note": "opinions marked, principles where they belong",
         },
     ]
     return found
+
+
+def _from_to(base: Row, tuned: Row) -> str:
+    return f"{percent(base['value'])} → {percent(tuned['value'])}"
 
 
 def _signed(value: float | None) -> str:
@@ -164,7 +168,8 @@ def _framing(name: str, scores: Row) -> Shown:
     if overall and len(lines) > 1:
         shown.append(_suite("all suites", overall))
     judged = name == scores["framing"]
-    return {"name": name, "label": framing_label(name), "judged": judged, "lines": shown, "only_base": not any(line["tuned"]["passed"]["n"] for line in lines)}
+    only_base = not any(line["tuned"]["passed"]["n"] for line in lines)
+    return {"name": name, "label": framing_label(name), "judged": judged, "lines": shown, "only_base": only_base}
 
 
 def _suite(name: str, line: Row) -> Shown:
@@ -208,14 +213,14 @@ def _iterations(scores: Row) -> list[Shown]:
 def _tier(figures: Row | None) -> Shown | None:
     if not figures or figures["value"] is None:
         return None
-    return {"text": percent(figures["value"]), "at": round(100 * figures["value"], 2), "used": list(figures["used"].items()), "n": figures["n"]}
+    return {"text": percent(figures["value"]), "used": list(figures["used"].items()), "n": figures["n"]}
 
 
 # --- before and after ------------------------------------------------------------------------------------------------------------------
 
 
 def cases(base: Iterable[Row], tuned: Iterable[Row]) -> list[Shown]:
-    """Each case in each framing, base beside tuned, the first of its repeats. What both were asked comes first, in the order of the suites."""
+    """Each case in each framing, base beside tuned, the first of its repeats; at the end, what only the base was asked."""
     before = {(row["id"], row["framing"]): row for row in base if not row["repeat"]}
     after = {(row["id"], row["framing"]): row for row in tuned if not row["repeat"]}
     keys = [*after, *(key for key in before if key not in after)]
@@ -244,16 +249,24 @@ def _outcome(before: Row | None, after: Row | None) -> str:
 def _answer(row: Row | None) -> Shown | None:
     if row is None:
         return None
+    return {
+        "parts": parts(row["answer"]), "plain": row["answer"], "passed": row["passed"], "notes": _notes(row),
+        "failures": _reasons(row, passed=False), "unjudged": _reasons(row, passed=None),
+    }
+
+
+_ENDS = {"length": "cut off at the longest answer", "loop": "cut off in a loop", "words": "cut off, far too long"}
+
+
+def _notes(row: Row) -> list[str]:
     notes = [f"{row['stages']} stages"] if row["stages"] > 1 else []
     notes += [f"{row['used']} iterations named"] if row["framing"] == "directive" and row["used"] is not None else []
     notes += [seconds(row["seconds"])] if row["alone"] else []
-    if row["ended"] != "stop":
-        notes.append({"length": "cut off at the longest answer", "loop": "cut off in a loop", "words": "cut off, far too long"}.get(row["ended"], row["ended"]))
-    return {
-        "parts": parts(row["answer"]), "plain": row["answer"], "passed": row["passed"], "notes": notes, "error": row["error"],
-        "failures": [(check["check"].replace("_", " "), check["reason"]) for check in row["checks"] if check["passed"] is False],
-        "unjudged": [(check["check"].replace("_", " "), check["reason"]) for check in row["checks"] if check["passed"] is None],
-    }
+    return notes + ([_ENDS.get(row["ended"], str(row["ended"]))] if row["ended"] != "stop" else [])
+
+
+def _reasons(row: Row, passed: bool | None) -> list[tuple[str, str]]:
+    return [(check["check"].replace("_", " "), check["reason"]) for check in row["checks"] if check["passed"] is passed]
 
 
 _FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -276,18 +289,16 @@ def parts(answer: str) -> list[tuple[str, str]]:
 def _latency(scores: Row) -> Shown | None:
     from generators.report import plots
 
-    measured = [
-        (framing, side, scores["latency"][side][framing])
-        for framing in scores.get("framings", []) for side in ("base", "tuned") if scores["latency"][side].get(framing, {}).get("n")
-    ]
+    asked = [(framing, side) for framing in scores.get("framings", []) for side in ("base", "tuned")]
+    measured = [(framing, side, figures) for framing, side in asked if (figures := scores["latency"][side].get(framing)) and figures["n"]]
     if not measured:
         return None
     limit = next((gate["wanted"] for gate in scores["gates"] if gate["below"]), None)
     groups = [(f"{side}, {framing}", side, figures["seconds"]) for framing, side, figures in measured]
     lines = [
         {
-            "side": side, "framing": framing_label(framing), "n": figures["n"], "p50": seconds(figures["p50"]), "p95": seconds(figures["p95"]),
-            "max": seconds(figures["max"]), "first": seconds(figures["first_token_p50"]),
+            "side": side, "framing": framing_label(framing), "n": figures["n"],
+            **{key: seconds(figures[key]) for key in ("p50", "p95", "max")}, "first": seconds(figures["first_token_p50"]),
             "pace": f"{figures['tokens_per_s']:.0f}" if figures["tokens_per_s"] else "–", "cut": figures["cut_short"],
         }
         for framing, side, figures in measured
@@ -331,7 +342,8 @@ def _training_facts(training: Row, logged: list[Row], best: Row | None) -> list[
         facts.append(("Steps", f"{training['steps']} of {training.get('planned_steps', training['steps'])}"))
     if best:
         first = training.get("first_validation_loss")
-        facts.append(("Best validation loss", f"{best['validation_loss']:.3f} at step {best['step']}" + (f", from {first:.3f}" if first else "")))
+        before = f", from {first:.3f}" if first else ""
+        facts.append(("Best validation loss", f"{best['validation_loss']:.3f} at step {best['step']}{before}"))
     if training.get("stop_reason"):
         facts.append(("Ended", training["stop_reason"]))
     took = training.get("seconds") or max((line.get("elapsed_s") or 0 for line in logged), default=0)
@@ -365,9 +377,12 @@ def _dataset(report: Row | None) -> Shown | None:
          "opening": figures.get("commonest_opening")}
         for name, figures in report.get("categories", {}).items()
     ]
-    facts = [("Samples", str(total)), ("Train", str(report["train"])), ("Valid", str(report["valid"])),
-             ("Conversations of several turns", str(report.get("multi_turn", 0))), ("With a mood", str(sum(report.get("moods", {}).values()))),
-             ("Near duplicates", str(len(report.get("near_duplicates", []))))]
+    facts = [
+        ("Samples", str(total)), ("Train", str(report["train"])), ("Valid", str(report["valid"])),
+        ("Conversations of several turns", str(report.get("multi_turn", 0))),
+        ("With a mood", str(sum(report.get("moods", {}).values()))),
+        ("Near duplicates", str(len(report.get("near_duplicates", [])))),
+    ]
     agreement = (report.get("classifier") or {}).get("agreement")
     if agreement is not None:
         facts.append(("Tiers as the classifier sees them", percent(agreement, 1)))
@@ -378,6 +393,9 @@ def _words(lengths: Row | None) -> str:
     return f"{lengths['min']}–{lengths['median']}–{lengths['max']}" if lengths else ""
 
 
+_NOT_SHOWN = ("quantisation", "size", "bits_per_weight", "sha256", "types", "tensors", "kept")
+
+
 def _quantisations(export: Row | None) -> Shown | None:
     if not export or not export.get("quantisations"):
         return None
@@ -386,8 +404,7 @@ def _quantisations(export: Row | None) -> Shown | None:
         shown = {"quantisation": figures["quantisation"]}
         shown |= {"size": human_bytes(figures["size"])} if "size" in figures else {}
         shown |= {"bits a weight": f"{figures['bits_per_weight']:.2f}"} if "bits_per_weight" in figures else {}
-        shown |= {key: value for key, value in figures.items() if key not in ("quantisation", "size", "bits_per_weight", "sha256", "types", "tensors", "kept")}
-        lines.append(shown)
+        lines.append(shown | {key: value for key, value in figures.items() if key not in _NOT_SHOWN})
     return table(lines)
 
 
@@ -400,8 +417,8 @@ def _changes(previous: Row | None) -> list[str]:
         before, now = (_gate(gate | {"got": value, "passed": None})["got"] for value in (gate["before"], gate["now"]))
         if before != now:
             found.append(f"{_GATES.get(gate['name'], gate['name'])}: {before} → {now}")
-    for key, what in (("gained", "now pass"), ("lost", "no longer pass")):
+    for key, what in (("gained", "Now pass"), ("lost", "No longer pass")):
         if previous[key]:
             listed = ", ".join(previous[key][:8]) + (f" and {len(previous[key]) - 8} more" if len(previous[key]) > 8 else "")
-            found.append(f"{len(previous[key])} answers {what}: {listed}")
+            found.append(f"{what}, {len(previous[key])}: {listed}")
     return found or ["No gate and no case changed since the evaluation before."]

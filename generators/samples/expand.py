@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor, prod
-from typing import Any, Iterator, NamedTuple
+from typing import Any
 
 from generators.errors import UserError
 from generators.samples.spelling import effective
-from generators.samples.texts import Text, prepare
+from generators.samples.texts import Text, prepare, references
 
-
-class Draw(NamedTuple):
-    """One sample to be rendered. positions: of the values of the example's slots, in the order of `Example.names`.
-    spelling: a variant of the user's texts, or "" for as they are written."""
-
-    example: int
-    positions: tuple[int, ...]
-    spelling: str
+# One sample to be rendered: the index of its example, the position of the value of each of the example's slots and then a 0 (see
+# texts.Piece), and how its user texts are respelt ("" for as they are written).
+Draw = tuple[int, Sequence[int], str]
 
 
 @dataclass(frozen=True)
 class Example:
-    """An authored example made ready. said: user and persona in turn. names: its slots. sizes: their numbers of values.
-    spellings: variants that change what its user says. other: texts beside the conversation (mood, thoughts) that have slots."""
+    """An authored example made ready. said: user and persona in turn. other: texts beside the conversation that may have slots (mood, then
+    thoughts). names: its slots. sizes: their numbers of values. spellings: variants that change what its user says."""
 
     said: tuple[Text, ...]
     other: tuple[Text, ...]
@@ -47,14 +43,24 @@ def prepare_example(example: dict[str, Any], category: dict[str, Any]) -> Exampl
     """Raises UserError when one of its texts refers to a slot that is not there or cannot be read as a template."""
     slots, spelling = category["slots"], category.get("spelling") or {}
     turns = example.get("turns") or [example]
-    written = [turn.get(who, "") for turn in turns for who in ("user", "jessy")]
-    said = tuple(prepare(text, slots) for text in written)
-    other = tuple(prepare(text, slots) for text in [example.get("mood", ""), *(seen["text"] for seen in example.get("thoughts", []))])
-    used = {name for text in (*said, *other) for name in text.names}
+    said = [turn.get(who, "") for turn in turns for who in ("user", "jessy")]
+    other = [example.get("mood", ""), *(seen["text"] for seen in example.get("thoughts", []))]
+    used = set().union(*(references(text, slots) for text in (*said, *other)))
     names = tuple(name for name in slots if name in used)
-    users = [text.literal for text in said[::2]]
+    texts = [prepare(text, slots, names) for text in (*said, *other)]
+    users = [text.literal for text in texts[: len(said) : 2]]
     variants = effective(users, spelling.get("variants", []), example.get("language", category["language"]))
-    return Example(said, other, names, tuple(len(slots[name]) for name in names), tuple(variants), "\0".join(written))
+    sizes = tuple(len(slots[name]) for name in names)
+    return Example(tuple(texts[: len(said)]), tuple(texts[len(said) :]), names, sizes, tuple(variants), "\0".join(said))
+
+
+def problems_of_slots(category: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """(index of the example, message) for every example that cannot be filled with the category's slots."""
+    for index, example in enumerate(category["examples"]):
+        try:
+            prepare_example(example, category)
+        except UserError as error:
+            yield index, str(error)
 
 
 def possible(category: dict[str, Any]) -> int:
@@ -62,7 +68,7 @@ def possible(category: dict[str, Any]) -> int:
     return sum(prepare_example(example, category).possible for example in category["examples"])
 
 
-def expand(category: dict[str, Any], examples: list[Example], seed: int) -> Iterator[Draw]:
+def expand(category: dict[str, Any], examples: Sequence[Example], seed: int) -> Iterator[Draw]:
     """The category's samples, in the order of its examples.
 
     With no `count` above the authored number every example comes once. Otherwise `count` is shared out as evenly as the examples
@@ -73,20 +79,21 @@ def expand(category: dict[str, Any], examples: list[Example], seed: int) -> Iter
     sizes = [example.possible for example in examples]
     count = category.get("count", len(examples))
     if count > sum(sizes):
-        raise UserError(f"count: {count} samples are asked for, and {len(examples)} examples with these slots and spellings can yield {sum(sizes)}")
+        most = f"{len(examples)} examples with these slots and spellings can yield {sum(sizes)}"
+        raise UserError(f"count: {count} samples are asked for, and {most}")
     respelt_share = (category.get("spelling") or {}).get("share", 0.0)
     for index, (example, share) in enumerate(zip(examples, _shares(sizes, count), strict=True)):
         yield from _draws(index, example, share, respelt_share, random.Random(_digest(f"{seed}\0{example.key}")))
 
 
 def _draws(index: int, example: Example, count: int, respelt_share: float, dice: random.Random) -> Iterator[Draw]:
-    variants, combinations = len(example.spellings), example.combinations
-    respelt = min(floor(respelt_share * count + dice.random()), combinations * variants) if variants else 0
+    variants, combinations, sizes = example.spellings, example.combinations, tuple(reversed(example.sizes))
+    respelt = min(floor(respelt_share * count + dice.random()), combinations * len(variants))
     respelt += max(0, count - respelt - combinations)  # more than can be had as written
     for number in _spread(combinations, count - respelt, dice):
-        yield Draw(index, _positions(number, example.sizes), "")
-    for number in _spread(combinations * variants, respelt, dice):
-        yield Draw(index, _positions(number // variants, example.sizes), example.spellings[number % variants])
+        yield index, _positions(number, sizes), ""
+    for number in _spread(combinations * len(variants), respelt, dice):
+        yield index, _positions(number // len(variants), sizes), variants[number % len(variants)]
 
 
 def _shares(sizes: list[int], count: int) -> list[int]:
@@ -108,22 +115,22 @@ def _spread(size: int, count: int, dice: random.Random) -> Iterator[int]:
     if count == size:
         yield from range(size)
         return
-    start = 0
+    start, draw = 0, dice.random
     for number in range(1, count + 1):
         end = number * size // count
-        yield min(start + int(dice.random() * (end - start)), end - 1)
+        yield min(start + int(draw() * (end - start)), end - 1)
         start = end
 
 
-def _positions(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Combination `number` of the product of the slots: the digits of a number in a mixed base."""
-    digits = []
-    for size in reversed(sizes):
+def _positions(number: int, sizes: tuple[int, ...]) -> list[int]:
+    """Combination `number` of the product of the slots, as the digits of a number in a mixed base, and a 0. sizes: the last slot first."""
+    digits = [0]
+    for size in sizes:
         number, digit = divmod(number, size)
         digits.append(digit)
     digits.reverse()
-    return tuple(digits)
+    return digits
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -7,7 +7,7 @@ keyboard, and a closed list of spoken forms. Text in back-ticks or quotation mar
 from __future__ import annotations
 
 import re
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 _LAST_QUESTION_MARK = re.compile(r"\s*\?+\s*$")
 _KEPT = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»)", re.DOTALL)
@@ -27,7 +27,10 @@ _SPOKEN: Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] 
     (re.compile(r"\b([Nn])e yap(?=[aıtmsc])"), r"\1ap"),
     (re.compile(r"\b([Dd])eğil\b"), r"\1iil"),
     (re.compile(r"(?<=[ıiuü]yo)r(?=(?:sun|lar|du)?\b)"), ""),
-    (re.compile(r"([aeıioöuü])([^\W\daeıioöuüy]+)(?:acağ|eceğ)[ıi]m\b"), lambda hit: hit[1] + hit[2] + _NARROW[hit[1]] + "c" + ("am" if hit[1] in "aıou" else "em")),
+    (
+        re.compile(r"([aeıioöuü])([^\W\daeıioöuüy]+)(?:acağ|eceğ)[ıi]m\b"),
+        lambda hit: hit[1] + hit[2] + _NARROW[hit[1]] + ("cam" if hit[1] in "aıou" else "cem"),
+    ),
 )
 
 

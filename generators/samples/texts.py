@@ -8,8 +8,9 @@ joins strings. Anything more (a condition, two slots in one expression) is left 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from generators.errors import UserError, did_you_mean, one_of
 from generators.templates import environment
@@ -18,58 +19,78 @@ if TYPE_CHECKING:
     from jinja2 import Template, nodes
 
 Slots = Mapping[str, Sequence[str]]
+# Text by the value of a slot. The slot is its place among those of the example; -1 for text that is always the same, whose "value" is
+# the 0 that every list of positions ends with.
+Piece = tuple[int, Sequence[str]]
 
 _MAY_REFER = re.compile(r"\bslots\s*[.\[]")
 
 
 @dataclass(frozen=True)
 class Text:
-    """names: the slots that it uses. pieces: (position in `names`, or -1 for what is always the same; text by value). Or a template."""
+    """pieces: joined they are the text; none where Jinja has to write it. names: the slots of the whole example."""
 
-    names: tuple[str, ...]
-    pieces: tuple[tuple[int, Sequence[str]], ...] = ()
+    pieces: tuple[Piece, ...]
+    names: tuple[str, ...] = ()
+    slots: Slots | None = None
     template: Template | None = None
 
     @property
     def literal(self) -> str:
-        """What stands around the slots. Of a template for Jinja: nothing, since any of it may be conditional."""
-        return "\0".join(values[0] for position, values in self.pieces if position < 0)
+        """What stands around the slots; nothing where Jinja writes the text, since any of it may be conditional."""
+        return "\0".join(values[0] for slot, values in self.pieces if slot < 0)
 
-    def fill(self, positions: Mapping[str, int], slots: Slots) -> str:
-        """The text where each slot takes the value at its position."""
-        if self.template is not None:
-            return self.template.render(slots={name: slots[name][position] for name, position in positions.items()})
-        if not self.names:
-            return self.pieces[0][1][0]
-        chosen = [positions[name] for name in self.names]
-        chosen.append(0)  # where a piece that is always the same, at position -1, finds its only text
-        return "".join([values[chosen[position]] for position, values in self.pieces])
+    @property
+    def varies(self) -> bool:
+        return self.template is not None or any(slot >= 0 for slot, _ in self.pieces)
+
+    def fill(self, positions: Sequence[int]) -> str:
+        """The text with the value that each slot of the example has at its position. positions: one a slot, then a 0."""
+        if self.template is None:
+            return "".join([values[positions[slot]] for slot, values in self.pieces])
+        assert self.slots is not None
+        values = {name: self.slots[name][position] for name, position in zip(self.names, positions, strict=False)}
+        return self.template.render(slots=values)
 
 
-def prepare(text: str, slots: Slots) -> Text:
-    """Raises UserError when the text refers to a slot that is not declared, or is not a template that can be read."""
+def references(text: str, slots: Slots) -> set[str]:
+    """The slots that a text uses. Raises UserError when one is not declared, or the text is not a template that can be read."""
+    tree = _parse(text, slots)
+    names = set(_names(tree)) if tree is not None else set()
+    unknown = sorted(names - set(slots))
+    if unknown:
+        raise UserError(f"no slot {unknown[0]!r}; there are {one_of(slots)}{did_you_mean(unknown[0], slots)}")
+    return names
+
+
+def prepare(text: str, slots: Slots, names: tuple[str, ...]) -> Text:
+    """names: the slots that the example uses, those of `references` among them. Raises UserError when a value cannot be put in."""
+    from jinja2 import TemplateError
+
+    tree = _parse(text, slots)
+    if tree is None or not any(_names(tree)):
+        return Text(((-1, (text,)),))
+    try:
+        if _is_simple(tree):
+            return Text(tuple(_pieces(tree, names, slots)))
+        return Text((), names, slots, environment(None).from_string(text))
+    except (TemplateError, UserError, TypeError) as error:
+        raise UserError(f"cannot be filled: {error}") from error
+
+
+def _parse(text: str, slots: Slots) -> nodes.Template | None:
+    """None for text that is only text."""
     from jinja2 import TemplateError
 
     if not slots or not _MAY_REFER.search(text):
-        return _always(text)
+        return None
     try:
-        tree = environment(None).parse(text)
-        names = tuple(dict.fromkeys(_references(tree)))
-        unknown = next((name for name in names if name not in slots), None)
-        if unknown is not None:
-            raise UserError(f"no slot {unknown!r}; there are {one_of(slots)}{did_you_mean(unknown, slots)}")
-        if not names:
-            return _always(text)
-        return Text(names, tuple(_pieces(tree, names, slots))) if _is_simple(tree) else Text(names, template=environment(None).from_string(text))
+        return environment(None).parse(text)
     except TemplateError as error:
         raise UserError(f"not a template that can be filled: {error.message}") from error
 
 
-def _always(text: str) -> Text:
-    return Text((), ((-1, (text,)),))
-
-
-def _references(node: nodes.Node) -> Iterator[str]:
+def _names(node: nodes.Node) -> Iterator[str]:
     """The names of `slots.NAME` and `slots["NAME"]` in `node`."""
     from jinja2 import nodes
 
@@ -87,13 +108,13 @@ def _is_simple(tree: nodes.Template) -> bool:
     """Whether it is text and expressions with one slot each, and nothing else."""
     from jinja2 import nodes
 
-    return all(
-        isinstance(part, nodes.Output) and all(isinstance(node, nodes.TemplateData) or len(set(_references(node))) == 1 for node in part.nodes)
-        for part in tree.body
-    )
+    def one_slot(node: nodes.Node) -> bool:
+        return isinstance(node, nodes.TemplateData) or len(set(_names(node))) == 1
+
+    return all(isinstance(part, nodes.Output) and all(map(one_slot, part.nodes)) for part in tree.body)
 
 
-def _pieces(tree: nodes.Template, names: tuple[str, ...], slots: Slots) -> Iterator[tuple[int, Sequence[str]]]:
+def _pieces(tree: nodes.Template, names: tuple[str, ...], slots: Slots) -> Iterator[Piece]:
     from jinja2 import nodes
 
     for part in tree.body:
@@ -101,7 +122,7 @@ def _pieces(tree: nodes.Template, names: tuple[str, ...], slots: Slots) -> Itera
             if isinstance(node, nodes.TemplateData):
                 yield -1, (node.data,)
                 continue
-            name = next(_references(node))
+            name = next(_names(node))
             yield names.index(name), _table(node, name, slots[name])
 
 
@@ -109,7 +130,10 @@ def _table(expression: Any, name: str, values: Sequence[str]) -> list[str]:
     """The expression worked out for every value of its slot."""
     from jinja2 import nodes
 
+    if isinstance(expression, (nodes.Getattr, nodes.Getitem)) and isinstance(expression.node, nodes.Name):
+        return list(values)  # the slot alone
     env = environment(None)
-    alone = nodes.Template([nodes.Output([expression], lineno=1)], lineno=1).set_environment(env)
+    alone = nodes.Template([nodes.Output([expression], lineno=1)], lineno=1)
+    alone.set_environment(env)
     template = env.from_string(alone)
     return [template.render(slots={name: value}) for value in values]

@@ -43,16 +43,16 @@ _PLACES = {
 }
 
 
-def load(root: Path) -> Project:
-    """Raises SpecErrors with every problem of every file."""
-    files = _spec_files(root)
-    key = _digest(root, files)
+def load(root: Path, keep: bool = True) -> Project:
+    """keep: whether what was read is cached. Raises SpecErrors with every problem of every file."""
+    key = _digest(root)
     cache = root / "build" / ".cache" / "specs.pickle"
     cached = _from_cache(cache, key)
     if cached is not None:
         return cached
-    project = _read_all(root, files)
-    _to_cache(cache, key, project)
+    project = _read_all(root, _spec_files(root))
+    if keep:
+        _to_cache(cache, key, project)
     return project
 
 
@@ -63,11 +63,14 @@ def _spec_files(root: Path) -> list[tuple[str, Path]]:
     return [(kind, path) for kind, (_, pattern) in FILES.items() for path in sorted((root / "specs").glob(pattern))]
 
 
-def _digest(root: Path, files: list[tuple[str, Path]]) -> str:
-    """Of the names and bytes of all spec files and of the modules that read them."""
+def _digest(root: Path) -> str:
+    """Of the names and bytes of all spec files, of the templates that they are checked against, and of the modules that read them.
+
+    What is a spec file of which kind is not asked here: with a cache that holds, the schema need not be imported.
+    """
     digest = hashlib.sha256()
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    for path in [path for _, path in files] + sources:
+    specs = [path for depth in ("*.yaml", "*/*.yaml", "*/*/*.yaml") for path in (root / "specs").glob(depth)]
+    for path in sorted([*specs, *(root / "templates").rglob("*.j2")]) + sorted(Path(__file__).parent.glob("*.py")):
         digest.update(f"{path}\0".encode())
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()

@@ -17,13 +17,18 @@ _CHUNK_BYTES = 256 * 1024 * 1024  # of float32 logits at a time
 
 
 class Head:
-    """The frozen output layer of a model. weight: (vocabulary, width). soft_cap: gemma2's final cap on logits, or None."""
+    """The frozen output layer of a model. soft_cap: gemma2's final cap on logits, or None."""
 
     def __init__(self, model: Any):
         self.soft_cap: float | None = getattr(model, "final_logit_softcapping", None)
         layer = model.lm_head if "lm_head" in model else model.model.embed_tokens
-        self.weight = _dense_weight(layer)
+        self.state = {"weight": _dense_weight(layer)}  # a dict, so that a compiled function can be told that it reads it
         self.chunk = max(16, _CHUNK_BYTES // (4 * self.weight.shape[0]))
+
+    @property
+    def weight(self) -> Any:
+        """(vocabulary, width)"""
+        return self.state["weight"]
 
     def loss(self, hidden: Any, targets: Any, weights: Any, with_gradient: bool) -> tuple[Any, Any]:
         """hidden: (N, width); targets: (N,) int32; weights: (N,) float32, of each target in the sum. Returns the summed loss in nats, a float32 scalar, and its gradient (N, width), or None

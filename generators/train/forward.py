@@ -130,6 +130,7 @@ class MlxEngine:
     def __init__(self, model: Any):
         self.model = model
         self.head = Head(model)
+        mx.eval(self.head.weight)
         arguments = model.args
         heads, groups = arguments.num_attention_heads, arguments.num_key_value_heads
         self._five_dimensional = arguments.model_type == "gemma2" and heads != groups
@@ -161,8 +162,8 @@ class MlxEngine:
         """Compiling pays where launches are what costs; on a CPU it would need a C++ compiler on the user's machine."""
         if not self._on_gpu:
             return function
-        state = [self.model.state, mx.random.state]
-        return mx.compile(function, inputs=state, outputs=[mx.random.state])
+        state = [self.model.state, self.head.state, mx.random.state]
+        return mx.compile(function, inputs=state, outputs=state)
 
     def _hidden(self, packed: Packed) -> Any:
         """(N, width): the final hidden states from which the targets are predicted."""
@@ -175,14 +176,15 @@ class MlxEngine:
         return self.head.loss(self._hidden(packed), packed.targets, packed.weights, with_gradient=False)[0]
 
     def _gradients_of(self, *arrays: Any) -> tuple[Any, Any]:
-        import mlx.nn as nn
-
-        (_, loss), gradients = nn.value_and_grad(self.model, self._surrogate)(Packed(*arrays))
+        trained = self.model.trainable_parameters()
+        (_, loss), gradients = mx.value_and_grad(self._surrogate)(trained, Packed(*arrays))
+        self.model.update(trained)  # differentiation leaves its own stand-ins in the model
         return loss, gradients
 
-    def _surrogate(self, packed: Packed) -> tuple[Any, Any]:
+    def _surrogate(self, trained: Any, packed: Packed) -> tuple[Any, Any]:
         """(surrogate, loss): the gradient of the first is that of the second. It is the hidden states times their already known
         gradients, which is how the chunked cross-entropy joins the graph."""
+        self.model.update(trained)
         hidden = self._hidden(packed)
         loss, gradient = self.head.loss(hidden, packed.targets, packed.weights, with_gradient=True)
         return (hidden * mx.stop_gradient(gradient)).astype(mx.float32).sum(), mx.stop_gradient(loss)
