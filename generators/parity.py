@@ -66,22 +66,33 @@ def check(
     check_stops(chat_format, {modelfiles[persona]: file for persona, file in files.items()})
     check_end_of_turn(gguf, tokenizer)
     conversations = [*shapes(chat_format), *as_sent(files), *prompts_of(valid)]
-    rows: list[dict[str, Any]] = []
     longest, warnings = _fits_context(files, tokenizer, conversations)
     with serving(gguf, context=256) as server:
-        for engine in _engines(server, files, deployed, report):
-            judged = Judgement(engine.name, tokenizer)
-            for said in conversations:
-                judged.judge(said, engine)
-            judged.enforce()
-            warnings += judged.warnings
-            rows.append(judged.figures)
-            report(f"{engine.name}: {judged.tokens} tokens of {judged.conversations} conversations are as trained")
+        rows, excused = compare(server, tokenizer, files, conversations, report, deployed)
+    warnings += excused
     for what in dict.fromkeys(warning["what"] for warning in warnings):
         report(f"warning: {what}")
     figures = {"engines": rows, "warnings": warnings, "longest_prompt": longest}
     write_json(target, figures)
     return figures
+
+
+def compare(
+    server: LlamaServer, tokenizer: Tokenizer, files: Mapping[str, Modelfile], conversations: Sequence[Conversation], report: Callable[[str], None],
+    deployed: str | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(figures of each engine, warnings). Raises UserError for the first engine that differs without an excuse."""
+    rows: list[dict[str, Any]] = []
+    warnings: list[dict[str, Any]] = []
+    for engine in _engines(server, files, deployed, report):
+        judged = Judgement(engine.name, tokenizer)
+        for said in conversations:
+            judged.judge(said, engine)
+        judged.enforce()
+        warnings += judged.warnings
+        rows.append(judged.figures)
+        report(f"{engine.name}: {judged.tokens} tokens of {judged.conversations} conversations are as trained")
+    return rows, warnings
 
 
 # Conversations
@@ -297,6 +308,8 @@ class Judgement:
 
     def _evidence(self, wanted: Rendering, got: Rendering) -> dict[str, Any]:
         token, character = _first_difference(wanted.ids, got.ids), _first_difference(wanted.text, got.text)
+        if wanted.text == got.text:  # the same letters, read as other tokens
+            character = len(self.tokenizer.decode(wanted.ids[self.tokenizer.bos_id in wanted.ids[:1] : token], skip_special=False))
         return {
             "token": token,
             "trained_ids": self._spelled(wanted.ids, token), "trained_text": _window(wanted.text, character),

@@ -281,6 +281,6 @@ def successes(database: Path) -> dict[str, Success]:
     for name, data in rows:
         stored = json.loads(data)
         values = stored.get("_values_:") or {}
-        files = {path: (stored[path][1], stored[path][2]) for path in stored.get("deps:") or () if path in stored}
+        files = {path: tuple(stored[path]) for path in stored.get("deps:") or () if path in stored}
         found[name] = Success(values.get("reads"), files, values.get("taken") or {})
     return found

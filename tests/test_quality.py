@@ -41,8 +41,9 @@ def row(number: int, category: str = "turkish/talk", **fields: Any) -> Row:
     messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
     group, name = category.split("/")
     metadata = {
-        "id": f"{category}/{number:03}", "group": group, "category": name, "tier": "low", "iterations": 1, "language": "tr", "persona": "jessy",
-        "response_budget_s": 5, "source": f"specs/categories/{category}.yaml:{number * 10 + 10}", "template": "samples/chat.j2", "layers": ["C04"],
+        "id": f"{category}/{number:03}", "group": group, "category": name, "tier": "low", "iterations": 1, "language": "tr",
+        "persona": "jessy", "response_budget_s": 5, "source": f"specs/categories/{category}.yaml:{number * 10 + 10}",
+        "template": "samples/chat.j2", "layers": ["C04"],
     }
     return {"messages": messages, "metadata": metadata | fields}
 
@@ -51,7 +52,9 @@ def row(number: int, category: str = "turkish/talk", **fields: Any) -> Row:
 def violations(tmp_path: Path) -> Callable[..., list[Violation]]:
     """Builds a dataset of rows and returns what it is refused for. Keywords: quality and dataset settings, suites, control_tokens."""
 
-    def judge(rows: list[Row], suites: Row | None = None, control_tokens: tuple[str, ...] = (), valid_share: float = 0.0, **settings: Any) -> Any:
+    def judge(
+        rows: list[Row], suites: Row | None = None, control_tokens: tuple[str, ...] = (), valid_share: float = 0.0, **settings: Any
+    ) -> list[Violation]:
         quality = {"tiers": {}, "near_duplicate": 0.9, "eval_leak": 0.9, "same_opening": 1.0, "forbidden": [], "opinion_required": []}
         quality |= {key: value for key, value in settings.items() if key in quality}
         dataset = {"balance": settings.get("balance", {}), "tolerance": 0.02, "valid_share": valid_share}
@@ -116,7 +119,7 @@ def test_the_turn_that_breaks_a_rule_is_named(violations: Any) -> None:
 
 
 def test_earlier_thoughts_keep_the_rules_of_answers(violations: Any) -> None:
-    thoughts = [{"text": "Önce soruya bakalım.", "confidence": 0.4, "layers": ["C02"]}, {"text": "Ona “dur dedim.", "confidence": 0.5, "layers": ["C02"]}]
+    thoughts = [{"text": text, "confidence": 0.4, "layers": ["C02"]} for text in ("Önce soruya bakalım.", "Ona “dur dedim.")]
     (found,) = violations([*base(), row(11, thoughts=thoughts)])
     assert found == Violation("quotes", "thought 2: a quotation mark “ is not closed", (talk(120),))
 
@@ -149,7 +152,9 @@ def test_quotation_marks_are_balanced(text: str, fine: bool) -> None:
     assert (quote_problem(text) is None) == fine
 
 
-@pytest.mark.parametrize("text, fine", [("```\nx\n```", True), ("`a` ve `b`", True), ("```\nx", False), ("`a ve b", False), ("```\n`\n```", True)])
+@pytest.mark.parametrize(
+    "text, fine", [("```\nx\n```", True), ("`a` ve `b`", True), ("```\nx", False), ("`a ve b", False), ("```\n`\n```", True)]
+)
 def test_code_marks_are_closed(text: str, fine: bool) -> None:
     assert (fence_problem(text) is None) == fine
 

@@ -35,7 +35,8 @@ def category(*examples: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def context(spec: dict[str, Any], **fields: Any) -> dict[str, Any]:
     lines = [10 * index + 10 for index in range(len(spec["examples"]))]
-    return {"name": "turkish/test", "file": "specs/categories/turkish/test.yaml", "lines": lines, "persona": "jessy", "tiers": TIERS, "seed": 1, **fields}
+    file = "specs/categories/turkish/test.yaml"
+    return {"name": "turkish/test", "file": file, "lines": lines, "persona": "jessy", "tiers": TIERS, "seed": 1, **fields}
 
 
 def rendered(spec: dict[str, Any], templates: Path = TEMPLATES, **fields: Any) -> list[dict[str, Any]]:
@@ -132,14 +133,16 @@ def test_the_direct_path_writes_what_jinja_writes(tmp_path_factory: Any, values:
 
 
 def test_a_template_of_the_projects_own_may_rephrase(tmp_path: Path) -> None:
-    templates = own_template(tmp_path, '[{"role": "user", "content": "{{ turns[0].user | upper }}"}, {"role": "assistant", "content": "x"}]')
+    text = '[{"role": "user", "content": "{{ turns[0].user | upper }}"}, {"role": "assistant", "content": "x"}]'
+    templates = own_template(tmp_path, text)
     (row,) = rendered(category(PAIR, template="samples/own.j2"), templates)
     assert row["messages"] == [{"role": "user", "content": "NABER"}, {"role": "assistant", "content": "x"}]
 
 
 def test_a_changed_default_template_is_run(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
-    (tmp_path / "samples" / "chat.j2").write_text('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', encoding="utf-8")
+    text = '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]'
+    (tmp_path / "samples" / "chat.j2").write_text(text, encoding="utf-8")
     (row,) = rendered(category(PAIR), tmp_path)
     assert row["messages"][0]["content"] == "a"
 
@@ -283,7 +286,8 @@ def test_answers_are_never_respelt() -> None:
 
 def test_the_share_of_respelt_samples_is_met() -> None:
     slots = {"a": [str(number) for number in range(400)]}
-    spec = category({"user": "Şu {{ slots.a }} mi?", "jessy": "Evet."}, slots=slots, count=300, spelling={"share": 0.5, "variants": ["ascii"]})
+    spelling = {"share": 0.5, "variants": ["ascii"]}
+    spec = category({"user": "Şu {{ slots.a }} mi?", "jessy": "Evet."}, slots=slots, count=300, spelling=spelling)
     asked = questions(spec)
     assert len(set(asked)) == 300 and sum(text.startswith("Su") for text in asked) in (150, 151)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 # Operations and bytes a second that a stage gets out of a machine, not what its maker says. The CPU's are for one core with a tuned BLAS.
-_KINDS = {"cpu": (1e11, 1e10), "metal": (3e12, 1e11), "cuda": (5e13, 1e12)}
+_KINDS = {"cpu": (1e11, 3e10), "metal": (3e12, 1e11), "cuda": (5e13, 1e12)}
 _WEIGHTS_A_SECOND = 3e7  # weights that one core dequantises, merges and quantises in a second
 _BITS = {"F16": 16, "BF16": 16, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q5_0": 5.5, "Q4_K_M": 4.9, "Q4_0": 4.5}
 _LETTERS_A_TOKEN = 3.0  # of Turkish and English text, by Gemma's tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from generators import progress
@@ -40,27 +41,39 @@ def _table(recipe: str, running: Sequence[Step], estimates: Estimates) -> Any:
     table.add_column("why", overflow="fold")
     for heading in ("time", "memory", "disk"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for step in running:
-        table.add_row(Text(step.stage.name), Text("\n".join(_why(step))), *_figures(step, estimates))
+    for alike in _alike(running):
+        table.add_row(Text(_name(alike)), Text("\n".join(_why(alike[0]))), *_figures(alike, estimates))
     return table
 
 
 def _lines(recipe: str, running: Sequence[Step], estimates: Estimates) -> list[str]:
     lines = [f"what doit would do for {recipe}:"]
-    for step in running:
-        seconds, memory, disk = _figures(step, estimates)
+    for alike in _alike(running):
+        seconds, memory, disk = _figures(alike, estimates)
         figures = f": {seconds}, {memory} of memory, {disk} of disk" if seconds else ""
-        lines.append(f"{step.stage.name}{figures}")
-        lines += [f"    {line}" for line in _why(step)]
+        lines.append(f"{_name(alike)}{figures}")
+        lines += [f"    {line}" for line in _why(alike[0])]
     return lines
 
 
-def _figures(step: Step, estimates: Estimates) -> tuple[str, str, str]:
-    found = estimates.get(step.stage.name)
-    if found is None:
+def _alike(running: Sequence[Step]) -> list[list[Step]]:
+    """Neighbours of one stage that run for the same reasons, together: one line for fifteen categories after a change of their template."""
+    groups = groupby(running, key=lambda step: (step.stage.name.partition(":")[0], step.status, step.reasons))
+    return [list(steps) for _, steps in groups]
+
+
+def _name(alike: list[Step]) -> str:
+    first = alike[0].stage.name
+    return first if len(alike) == 1 else f"{first.partition(':')[0]} ({len(alike)} tasks)"
+
+
+def _figures(alike: list[Step], estimates: Estimates) -> tuple[str, str, str]:
+    found = {step.stage.name: estimates[step.stage.name] for step in alike if step.stage.name in estimates}
+    if not found:
         return "", "", ""
-    about = "" if found.measured else "~"  # estimated
-    return about + human_seconds(found.seconds), about + human_bytes(found.memory), about + human_bytes(found.disk)
+    total = _total(found)
+    about = "" if total["measured"] else "~"  # estimated
+    return about + human_seconds(total["seconds"]), about + human_bytes(total["memory_bytes"]), about + human_bytes(total["disk_bytes"])
 
 
 def _why(step: Step) -> list[str]:

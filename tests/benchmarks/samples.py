@@ -1,0 +1,183 @@
+"""How fast samples are rendered: 200 categories, a million samples, beside plain Jinja. Run: python tests/benchmarks/samples.py
+
+Each contender runs in a process of its own, on one core. `direct` is what `doit samples` does; `jinja` renders the texts and the sample
+template of every sample with compiled Jinja templates and serialises the row, as one would without knowing what the template writes.
+Speeds are samples a second of processor time and of wall time; memory is the peak of the process above what it had after its imports.
+Writes build/benchmarks/samples.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+CATEGORIES, SAMPLES, FEWER, OF_JINJA = 200, 1_000_000, 100_000, 40_000
+CITIES = ["Ankara", "İzmir", "Muş", "Sinop", "Van", "Ağrı", "Kars", "Ordu", "Bursa", "Edirne", "Muğla", "Iğdır"]
+ADDRESSES = ["kanka", "abi", "hocam", "dostum", "ustam"]
+DAYS = ["pazartesi", "salı", "çarşamba", "perşembe", "cuma", "cumartesi", "pazar"]
+TIERS = {"low": {"iterations": [1, 2], "response_budget_s": 5}}
+
+
+def category(number: int, count: int) -> dict[str, Any]:
+    """Ten examples with four slots and Turkish suffixes, about as long as those of the corpus."""
+    examples = [
+        {
+            "user": f"{{{{ slots.city | tr_locative }}}} {{{{ slots.day }}}} günü {number + example} kişilik yer var mı {{{{ slots.address }}}}?",
+            "jessy": (
+                f"{{{{ slots.city | tr_dative }}}} {{{{ slots.day }}}} günü gidiyorsan acele et {{{{ slots.address }}}}, {{{{ slots.hour }}}} gibi "
+                f"kalabalık basıyor. Bence {number * 3 + example} kişilik yeri bugünden ayırt, sonra \"keşke\" deme."
+            ),
+        }
+        for example in range(10)
+    ]
+    slots = {"city": CITIES, "day": DAYS, "address": ADDRESSES, "hour": [f"{hour}.{minute:02}" for hour in range(8, 24) for minute in range(0, 60, 2)]}
+    return {
+        "description": "Rendered for the benchmark.", "language": "tr", "tier": "low", "iterations": 1, "layers": ["C04"], "slots": slots,
+        "template": "samples/chat.j2", "quality": {"words": {"min": 1, "max": 60}}, "examples": examples, "count": count,
+    }
+
+
+def context(number: int) -> dict[str, Any]:
+    name = f"turkish/generated{number:03}"
+    lines = list(range(10, 110, 10))
+    return {"name": name, "file": f"specs/categories/{name}.yaml", "lines": lines, "persona": "jessy", "tiers": TIERS, "seed": 1}
+
+
+def direct(samples: int, folder: Path) -> None:
+    from generators.samples.render import write_samples
+
+    for number in range(CATEGORIES):
+        write_samples(category(number, samples // CATEGORIES), context(number), ROOT / "templates", folder / f"{number}.jsonl")
+
+
+def jinja(samples: int, folder: Path) -> None:
+    from generators.files import write_jsonl
+
+    for number in range(CATEGORIES):
+        write_jsonl(folder / f"{number}.jsonl", _jinja_rows(category(number, samples // CATEGORIES), context(number)))
+
+
+def _jinja_rows(spec: dict[str, Any], of: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    import hashlib
+
+    from generators.samples.expand import expand, prepare_example
+    from generators.templates import environment
+
+    template = environment(ROOT / "templates").get_template(spec["template"])
+    compiled = [
+        tuple(environment(None).from_string(example[who]) for who in ("user", "jessy")) for example in spec["examples"]
+    ]
+    prepared = [prepare_example(example, spec) for example in spec["examples"]]
+    for index, positions, _ in expand(spec, prepared, of["seed"]):
+        slots = {name: spec["slots"][name][position] for name, position in zip(prepared[index].names, positions, strict=False)}
+        user, jessy = (text.render(slots=slots) for text in compiled[index])
+        messages = json.loads(template.render(turns=[{"user": user, "jessy": jessy}]))
+        digest = hashlib.blake2b(json.dumps(messages, ensure_ascii=False)[1:-1].encode(), digest_size=8).hexdigest()
+        group, name = of["name"].split("/")
+        yield {
+            "messages": messages,
+            "metadata": {
+                "id": f"{of['name']}/{digest}", "group": group, "category": name, "tier": spec["tier"], "iterations": spec["iterations"],
+                "language": spec["language"], "persona": of["persona"], "response_budget_s": TIERS[spec["tier"]]["response_budget_s"],
+                "source": f"{of['file']}:{of['lines'][index]}", "template": spec["template"], "layers": spec["layers"],
+            },
+        }
+
+
+def measure(contender: str, samples: int, folder: Path) -> dict[str, float]:
+    """In this process: seconds and the growth of its peak memory."""
+    from generators.samples import render  # noqa: F401  what every run imports
+    from generators.templates import environment
+
+    environment(ROOT / "templates").get_template("samples/chat.j2")
+    before = _peak()
+    started, processor = time.perf_counter(), time.process_time()
+    {"direct": direct, "jinja": jinja}[contender](samples, folder)
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    return {
+        "samples": samples, "seconds": round(seconds, 3), "processor_seconds": round(processor, 3),
+        "samples_per_second": round(samples / seconds), "samples_per_processor_second": round(samples / processor),
+        "peak_memory_growth_mb": round((_peak() - before) / 1e6, 1),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+    }
+
+
+def _peak() -> int:
+    """Bytes; getrusage counts kilobytes on Linux and bytes on macOS."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def in_a_process(contender: str, samples: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--contender", contender, "--samples", str(samples), "--folder", folder]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def same_bytes() -> bool:
+    """Whether both contenders write the same."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        direct(CATEGORIES * 20, Path(one))
+        jinja(CATEGORIES * 20, Path(other))
+        return all(path.read_bytes() == (Path(other) / path.name).read_bytes() for path in Path(one).iterdir())
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--contender", choices=["direct", "jinja"])
+    arguments.add_argument("--samples", type=int, default=SAMPLES)
+    arguments.add_argument("--folder", type=Path)
+    asked = arguments.parse_args()
+    if asked.contender:
+        sys.stdout.write(json.dumps(measure(asked.contender, asked.samples, asked.folder)))
+        return
+    figures = {
+        "direct": in_a_process("direct", asked.samples),
+        "direct, a tenth": in_a_process("direct", asked.samples // 10),
+        "jinja": in_a_process("jinja", min(OF_JINJA, asked.samples)),
+    }
+    speed = {name: found["samples_per_processor_second"] for name, found in figures.items()}
+    result = {
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0]},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("jinja2",)}},
+        "categories": CATEGORIES,
+        "same_bytes": same_bytes(),
+        "figures": figures,
+        "ratios": {
+            "direct_over_jinja_speed": round(speed["direct"] / speed["jinja"], 2),
+            "peak_memory_of_ten_times_the_samples_mb": round(
+                figures["direct"]["peak_memory_growth_mb"] - figures["direct, a tenth"]["peak_memory_growth_mb"], 1
+            ),
+        },
+    }
+    target = ROOT / "build" / "benchmarks" / "samples.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        names = [line.split(":", 1)[1].strip() for line in listing.read_text().splitlines() if line.startswith("model name")]
+        return names[0] if names else platform.machine()
+    tool = shutil.which("sysctl")
+    return subprocess.run([tool, "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip() if tool else platform.machine()
+
+
+if __name__ == "__main__":
+    main()
