@@ -53,6 +53,7 @@ def task_dataset():
         inputs=[PATHS.samples(name) for name in PROJECT.categories],
         targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
         source=["dataset", "classify.py", "language.py", "patterns.py", "turkish.py"],
+        after=[f"samples:{name}" for name in PROJECT.categories],
     )
 
 
@@ -95,7 +96,7 @@ def task_train():
             inputs=[paths.frames / "trained.sha256", PATHS.model(recipe["base"]) / "source.json"],
             targets=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", paths.training_summary],
             source=["train", "tokens.py", "chat_format.py"],
-            after=[f"base:{recipe['base']}"],
+            after=[f"_frames:{name}", f"base:{recipe['base']}"],
         )
 
 
@@ -173,5 +174,5 @@ def task_report():
             ],
             targets=[paths.report, paths.report.with_suffix(".md")],
             source=["report"],
-            after=[f"modelfile:{name}", f"fuse:{name}"],
+            after=[f"{stage}:{name}" for stage in ("train", "fuse", "gguf", "modelfile", "evaluate")],
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,17 +81,18 @@ class Architecture:
             return None
         return f"blk.{match[1]}.{self.block[match[2]]}.{kind}"
 
-    def weights(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Every tensor that a model of this config has, by its Hugging Face name, with its shape."""
+    def weights(self, config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every tensor that a model of this config has: its Hugging Face name and its shape. One at a time, because a damaged config
+        may promise any number of them: who looks for them stops at the first that is missing."""
         hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
-        for layer in range(config["num_hidden_layers"]):
-            for part, shape in self._block_weights(config).items():
-                shapes[f"model.layers.{layer}.{part}"] = shape
-        shapes["model.norm.weight"] = (hidden,)
+        yield "model.embed_tokens.weight", (vocabulary, hidden)
+        yield "model.norm.weight", (hidden,)
         if not config["tie_word_embeddings"]:
-            shapes["lm_head.weight"] = (vocabulary, hidden)
-        return shapes
+            yield "lm_head.weight", (vocabulary, hidden)
+        block = self._block_weights(config)
+        for layer in range(config["num_hidden_layers"]):
+            for part, shape in block.items():
+                yield f"model.layers.{layer}.{part}", shape
 
     def _block_weights(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         hidden, inner, head = config["hidden_size"], config["intermediate_size"], head_dim(config)
@@ -275,7 +276,8 @@ def _llama3_scaling_of_table(gguf: GgufFile, config: Mapping[str, Any]) -> dict[
 
     table = gguf.rows(_ROPE_FREQUENCIES)[0]
     scaling = {"rope_type": "llama3", "factor": _short(float(table.max())), **_LLAMA3_ROPE}
-    if not np.allclose(table, llama3_frequencies({**config, "rope_scaling": scaling}), rtol=1e-4):
+    fits = 2 * len(table) == head_dim(config)
+    if not fits or not np.allclose(table, llama3_frequencies({**config, "rope_scaling": scaling}), rtol=1e-4):
         raise UserError(f"{gguf.path}: {_ROPE_FREQUENCIES} holds no rope scaling of llama3's kind; others are not supported")
     return scaling
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,18 +104,13 @@ def _import_gguf(spec: Mapping[str, Any], found: Found, folder: Path, chat_templ
         }
 
 
-class _naming:
+@contextmanager
+def _naming(found: Found, temporary: Path) -> Iterator[None]:
     """In errors, the name of the source in place of that of a file that is removed when the import fails."""
-
-    def __init__(self, found: Found, temporary: Path):
-        self._name, self._temporary = str(found.path or found.description), str(temporary)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError) and self._temporary in str(error):
-            raise UserError(str(error).replace(self._temporary, self._name)) from error
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(temporary), str(found.path or found.description))) from error
 
 
 _Weight = tuple[str, str, tuple[int, ...]]  # Hugging Face name, GGUF name, shape
@@ -123,7 +119,7 @@ _Weight = tuple[str, str, tuple[int, ...]]  # Hugging Face name, GGUF name, shap
 def _weights_of_gguf(architecture: Architecture, config: Mapping[str, Any], gguf: GgufFile) -> list[_Weight]:
     """Every weight, found and in shape. Raises UserError for one that is missing, and for tensors that nothing would read."""
     weights: list[_Weight] = []
-    for ours, shape in architecture.weights(config).items():
+    for ours, shape in architecture.weights(config):
         theirs = architecture.gguf_name(ours)
         assert theirs is not None
         if theirs not in gguf.tensors:
@@ -200,8 +196,7 @@ def _import_directory(spec: Mapping[str, Any], found: Found, folder: Path, chat_
     config = architectures.normalise_config(_read_object(origin / "config.json"), "lm_head.weight" in tensors, origin)
     architecture = architectures.of_config(config, origin)
     _check_architecture(spec, architecture, origin)
-    shapes = architecture.weights(config)
-    _check_weights(architecture, shapes, tensors, origin)
+    shapes = _weights_found(architecture, config, tensors, origin)
     vocabulary = _vocabulary_of_directory(origin, config["vocab_size"])
     for file in files:
         base_sources.link_or_copy(file, folder / file.name)
@@ -237,17 +232,21 @@ def _weights_of_directory(files: list[Path]) -> dict[str, safetensors_stream.Sto
     return tensors
 
 
-def _check_weights(
-    architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, safetensors_stream.StoredTensor], where: Path
-) -> None:
-    for name, shape in shapes.items():
+def _weights_found(
+    architecture: Architecture, config: Mapping[str, Any], tensors: Mapping[str, safetensors_stream.StoredTensor], where: Path
+) -> dict[str, tuple[int, ...]]:
+    """Every weight that the config asks for, found and in shape. Raises UserError like `_weights_of_gguf`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in architecture.weights(config):
         if name not in tensors:
             raise UserError(f"{where}: tensor {name} is missing")
         if tensors[name].shape != shape:
             raise UserError(f"{where}: tensor {name} has shape {tensors[name].shape}, {shape} is due")
+        shapes[name] = shape
     unknown = [name for name in tensors if name not in shapes and name != "lm_head.weight" and not name.endswith("rotary_emb.inv_freq")]
     if unknown:
         raise UserError(f"{where}: tensor {min(unknown)} is no part of a {architecture.name} model as it is known here")
+    return shapes
 
 
 def _vocabulary_of_directory(folder: Path, rows: int) -> Vocabulary:

@@ -66,7 +66,8 @@ def _split_system(messages: list[Message]) -> tuple[str, list[Message]]:
     for index, message in enumerate(turns):
         wanted = "user" if index % 2 == 0 else "assistant"
         if message["role"] != wanted:
-            raise ValueError(f"message {index + 1} has the role {message['role']!r}; user and assistant take turns, so {wanted!r} is expected")
+            found = f"message {index + 1} has the role {message['role']!r}"
+            raise ValueError(f"{found}; user and assistant take turns, so {wanted!r} is expected")
     return system, turns
 
 
@@ -89,7 +90,7 @@ def jinja_template(chat_format: Format) -> str:
     else:
         head = f"(system + {_quoted(chat_format['system_separator'])} if system and loop.first else '')"
     lines.append("{%- for message in turns -%}")
-    lines.append("{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}")
+    lines.append("{%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}")
     lines.append("{{ raise_exception('user and assistant take turns') }}{%- endif -%}")
     user, assistant = affixes["user"], affixes["assistant"]
     lines.append("{%- if message['role'] == 'user' -%}")
@@ -120,7 +121,8 @@ def go_template(chat_format: Format) -> str:
         parts.append("{{- if .System }}" + _go(system["prefix"]) + "{{ .System }}" + _go(system["suffix"]) + "{{ end }}")
         head = ""
     else:
-        head = "{{ if and $.System (eq $first \"\") }}{{ $.System }}" + _go(chat_format["system_separator"]) + "{{ end }}{{ $first = \"no\" }}"
+        opening = '{{ if and $.System (eq $first "") }}{{ $.System }}' + _go(chat_format["system_separator"]) + "{{ end }}"
+        head = opening + '{{ $first = "no" }}'
         parts.append('{{- $first := "" }}')
     parts.append("{{- range $i, $_ := .Messages }}{{- $last := eq (len (slice $.Messages $i)) 1 }}")
     parts.append('{{- if eq .Role "user" }}' + _go(user["prefix"]) + head + "{{ .Content }}" + _go(user["suffix"]))

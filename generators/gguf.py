@@ -151,7 +151,7 @@ def _open_base(base: Path, deltas: dict[str, Delta], adapter: Path | None, opene
     config = _read_config(base)
     architecture = architectures.of_config(config, base)
     if adapter is not None:
-        check_deltas(deltas, architecture.weights(config), adapter)
+        check_deltas(deltas, dict(architecture.weights(config)), adapter)
     by_gguf_name = {}
     for name, delta in deltas.items():
         theirs = architecture.gguf_name(name)
@@ -198,7 +198,7 @@ def _export_of_directory(
         tokenizer.read_text(encoding="utf-8"), read_json(base / "tokenizer_config.json"), config["vocab_size"], tokenizer
     )
     parts = [_derived_part(name, table) for name, table in architectures.derived_tensors(config).items()]
-    for name, shape in architecture.weights(config).items():
+    for name, shape in architecture.weights(config):
         if name not in homes:
             raise UserError(f"{base}: tensor {name} is missing; run: doit forget base && doit base")
         parts.append(_part_of_directory(homes[name], name, shape, architecture, config, deltas))
@@ -276,7 +276,7 @@ def check_gguf(path: Path, base: Path) -> dict[str, Any]:
 
 
 def _check_tensors(gguf: GgufFile, architecture: Architecture, config: Mapping[str, Any]) -> None:
-    due = {architecture.gguf_name(name): shape for name, shape in architecture.weights(config).items()}
+    due = {architecture.gguf_name(name): shape for name, shape in architecture.weights(config)}
     for name, shape in due.items():
         if name not in gguf.tensors:
             raise UserError(f"{gguf.path}: tensor {name} is missing")

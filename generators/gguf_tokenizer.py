@@ -270,10 +270,8 @@ def vocabulary_of_json(tokenizer_json: str, config: Mapping[str, Any], rows: int
 
     Raises UserError when it is no BPE, when its word cutter is none that llama.cpp names, or when it has more tokens than `rows`.
     """
-    source = json.loads(tokenizer_json)
-    model = source.get("model") or {}
-    if model.get("type") != "BPE":
-        raise UserError(f"{where}: a tokenizer of type {model.get('type')!r} is not supported; supported: BPE")
+    source = _read_source(tokenizer_json, where)
+    model = source["model"]
     numbers = {**model["vocab"], **{token["content"]: token["id"] for token in source.get("added_tokens") or []}}
     if max(numbers.values()) >= rows:
         raise UserError(f"{where}: the tokenizer has ids up to {max(numbers.values())}, the embedding {rows} rows")
@@ -300,6 +298,19 @@ def vocabulary_of_json(tokenizer_json: str, config: Mapping[str, Any], rows: int
         add_eos=_frames(source, config, ids, "eos"),
         add_space_prefix='"Prepend"' in json.dumps(source.get("normalizer")) or _metaspace_prefix(source.get("pre_tokenizer")),
     )
+
+
+def _read_source(tokenizer_json: str, where: object) -> dict[str, Any]:
+    try:
+        source = json.loads(tokenizer_json)
+        kind, parts = source["model"]["type"], {*source["model"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{where}: this is no tokenizer.json ({error})") from error
+    if kind != "BPE":
+        raise UserError(f"{where}: a tokenizer of type {kind!r} is not supported; supported: BPE")
+    if not {"vocab", "merges"} <= parts or not source["model"]["vocab"]:
+        raise UserError(f"{where}: the tokenizer has no vocabulary or no merges")
+    return source
 
 
 def _mark_added(source: Mapping[str, Any], tokens: list[str], types: list[int], kind: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from generators import modelfile_reader
 from generators.errors import Problem, SpecErrors, UserError
@@ -141,11 +141,11 @@ def problems(templates: Path, project: Project, documents: Mapping[tuple[str, st
             yield from _problem_of(model["licence"][key], documents["model", name].problem, ("licence", key))
 
 
-def _problem_of(text: str, problem: Any, steps: Steps) -> Iterator[Problem]:
+def _problem_of(text: str, at: Callable[[Steps, str], Problem], steps: Steps) -> Iterator[Problem]:
     try:
         quoted(text)
     except NotWritable as error:
-        yield problem(steps, f"{spell(steps)}: {error}")
+        yield at(steps, f"{spell(steps)}: {error}")
 
 
 def problems_of_persona(persona: Spec, places: Places, templates: Path) -> Iterator[Problem]:
@@ -155,11 +155,11 @@ def problems_of_persona(persona: Spec, places: Places, templates: Path) -> Itera
         known = steps
         while known and known not in places:
             known = known[:-1]
-        return Problem(*places.get(known, ("specs/personas", 0, 0)), f"{spell(steps)}: {message}")
+        return Problem(*places.get(known, ("specs/personas", 0, 0)), message)
 
     for name, value in persona["parameters"].items():
         if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
-            yield at(("parameters", name), f"{value} does not fit into the 64 bits that Ollama has for it")
+            yield at(("parameters", name), f"parameters.{name}: {value} does not fit into the 64 bits that Ollama has for it")
     for index, message in enumerate(persona["messages"]):
         for side in ("user", "jessy"):
             yield from _problem_of(message[side], at, ("messages", index, side))
@@ -172,7 +172,7 @@ def problems_of_persona(persona: Spec, places: Places, templates: Path) -> Itera
         yield from _blamed(persona, system, at, templates)
 
 
-def _blamed(persona: Spec, system: str, at: Any, templates: Path) -> Iterator[Problem]:
+def _blamed(persona: Spec, system: str, at: Callable[[Steps, str], Problem], templates: Path) -> Iterator[Problem]:
     """The fields that bring into the system prompt what cannot be written; where no field does, the template."""
     dropped = dropped_characters(system)
     found = False
@@ -180,7 +180,7 @@ def _blamed(persona: Spec, system: str, at: Any, templates: Path) -> Iterator[Pr
         guilty = [character for character in dropped if character in text] if dropped else '"""' in text
         if guilty and steps[0] != "messages":
             found = True
-            yield at(steps, why_not_writable(text))
+            yield at(steps, f"{spell(steps)}: {why_not_writable(text)}")
     if not found:
         name = persona["template"]
         wanted = dropped[0] if dropped else '"""'

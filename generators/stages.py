@@ -77,7 +77,15 @@ def _spoken(project: Project, paths: Paths, name: str, *more: str) -> Slice:
     """What goes into a persona's system prompt: the fields that its template mentions. more: fields that are read besides."""
     persona = project.personas[name]
     text = _template_text(paths, persona["template"])
-    return {_persona_file(name): {key: value for key, value in persona.items() if key in ("template", *more) or key in text}}
+    mentioned = {key: _mentioned(value, text) for key, value in persona.items() if key in text}
+    return {_persona_file(name): {**mentioned, **_only(persona, "template", *more)}}
+
+
+def _mentioned(value: Any, text: str) -> Any:
+    """Of the entries of a list, only the fields that `text` mentions."""
+    if isinstance(value, list):
+        return [{key: part for key, part in entry.items() if key in text} if isinstance(entry, dict) else entry for entry in value]
+    return value
 
 
 def _persona_file(name: str) -> str:
@@ -521,7 +529,12 @@ def evaluate(project: Project, paths: Paths, name: str) -> None:
 
 def report_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
-    return {_recipe_file(name): recipe, f"specs/models/{recipe['base']}.yaml": project.models[recipe["base"]]}
+    return {_recipe_file(name): {"base": recipe["base"], **_told(recipe)}, f"specs/models/{recipe['base']}.yaml": _only(project.models[recipe["base"]], "licence")}
+
+
+def _told(recipe: Spec) -> Spec:
+    """What the report tells of a recipe."""
+    return {**_only(recipe, "description", "lora"), "training": _without(recipe["training"], *_COSMETIC)}
 
 
 def report(project: Project, paths: Paths, name: str) -> None:
@@ -530,8 +543,7 @@ def report(project: Project, paths: Paths, name: str) -> None:
 
     recipe = project.recipes[name]
     context = {
-        "name": name, "recipe": recipe, "base": project.models[recipe["base"]], "project": project.project,
-        "dataset_report": paths.dataset / "report.json",
+        "name": name, "recipe": _told(recipe), "base": _only(project.models[recipe["base"]], "licence"), "dataset_report": paths.dataset / "report.json",
     }
     write_report(paths.recipe(name).root, context)
     progress.say(f"report: {paths.recipe(name).report}")

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 
 from generators import architectures, base_sources, gguf_file
 from generators.base import at_hand, import_base
 from generators.errors import UserError
 from generators.gguf_file import GgufFile
-from tests import tiny_models
 
 _IDS = [2, *range(300, 332), 290, 7]  # longer than the tiny window
 
@@ -325,7 +325,8 @@ def test_a_header_with_absurd_lengths_is_refused(llama_gguf: Path, tmp_path: Pat
 
 def test_a_header_with_wrong_bytes_is_imported_or_refused_but_never_a_crash(llama_gguf: Path, tmp_path: Path) -> None:
     rng, whole = np.random.default_rng(0), llama_gguf.read_bytes()
-    header_size = min(tensor.offset for tensor in GgufFile(llama_gguf).tensors.values())
+    with GgufFile(llama_gguf) as gguf:
+        header_size = min(tensor.offset for tensor in gguf.tensors.values())
     refused = 0
     for _ in range(150):
         data = bytearray(whole)
@@ -375,13 +376,14 @@ def _make_nan(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         (lambda m, t: t["blk.0.ffn_up.weight"].fill(1e5), "tensor blk.0.ffn_up.weight holds 1e+05, which float16 cannot"),
         (_put("rope_freqs.weight", np.linspace(1, 9, 16, dtype=np.float32)), "rope_freqs.weight holds no rope scaling of llama3's kind"),
         (lambda m, t: m.pop("llama.block_count"), "the metadata has no llama.block_count"),
+        (_set("llama.block_count", gguf_file.uint32(2**31)), "tensor blk.2.attn_q.weight is missing"),
         (_set("llama.block_count", gguf_file.text("2")), "llama.block_count is '2', a positive whole number is due"),
         (_set("llama.attention.head_count", gguf_file.uint32(0)), "llama.attention.head_count is 0, a positive whole number is due"),
         (_set("llama.rope.freq_base", gguf_file.float32(np.nan)), "llama.rope.freq_base is nan, a positive number is due"),
         (_set("llama.rope.scaling.type", gguf_file.text("yarn")), "rope scaling 'yarn' is not supported"),
         (_set("llama.attention.head_count_kv", gguf_file.int32s([2, 4])), "llama.attention.head_count_kv differs between blocks"),
     ],
-    ids=["missing", "no_embedding", "shape", "unknown", "nan", "large", "table", "no_key", "text", "zero", "no_base", "yarn", "per_block"],
+    ids=["missing", "empty", "shape", "unknown", "nan", "large", "table", "no_key", "endless", "text", "zero", "no_base", "yarn", "blocks"],
 )  # fmt: skip
 def test_a_gguf_that_is_not_whole_is_refused(llama_gguf: Path, tmp_path: Path, change: Callable[..., Any], message: str) -> None:
     damaged = _write_gguf(tmp_path / "damaged.gguf", llama_gguf, change)

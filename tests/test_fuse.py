@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 
 from generators.device import load_mlx
 from generators.errors import UserError
 from generators.fuse import fuse
-from tests import tiny_models
 
 
 def _silent(line: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 from tokenizers import Tokenizer
 
 from generators import ggml, gguf_file
@@ -20,7 +23,6 @@ from generators.gguf import QUANTISATIONS, check_gguf, write_gguf
 from generators.gguf_file import GgufFile
 from generators.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED, encode
 from generators.llama_server import serving
-from tests import tiny_models
 
 _IDS = [2, *range(300, 332), 290, 7]  # longer than the tiny window
 _METADATA = {"general.name": "Tiny", "general.license": "apache-2.0"}
@@ -53,6 +55,11 @@ def _largest_difference(gguf: Path, model: Path) -> float:
     theirs = tiny_models.llama_log_probabilities(gguf, _IDS)
     assert max(theirs, key=theirs.__getitem__) == int(ours.argmax())
     return max(abs(value - ours[token]) for token, value in theirs.items())
+
+
+def test_the_names_of_quantisations_cost_no_heavy_import() -> None:
+    code = "import sys, generators.gguf; print(sorted({'numpy', 'gguf', 'mlx', 'tokenizers', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 # The same model in both engines.

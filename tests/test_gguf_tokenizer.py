@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+import tiny_models
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from generators import gguf_file
 from generators.errors import UserError
@@ -32,7 +34,6 @@ from generators.gguf_tokenizer import (
     vocabulary_of_json,
 )
 from generators.llama_server import serving
-from tests import tiny_models
 
 ADVERSARIAL = {
     "turkish": "İğneyi ÇUVALDIZI şöyle böyle; ığdır'da ŞIK bir göz, kâğıt, bi'şey diil mi yaa??",
@@ -80,16 +81,18 @@ class Pair:
 
 
 @contextmanager
-def _pair(gguf: Path) -> Iterator[Pair]:
-    with GgufFile(gguf) as opened:
-        tokenizer = build_tokenizer(vocabulary_of_gguf(opened))
+def _pair(gguf: Path, tokenizer: Any = None) -> Iterator[Pair]:
+    """tokenizer: built from the file's vocabulary when none is given."""
+    if tokenizer is None:
+        with GgufFile(gguf) as opened:
+            tokenizer = build_tokenizer(vocabulary_of_gguf(opened))
     with serving(gguf, context=512) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         yield Pair(tokenizer, client)
 
 
 @pytest.fixture(scope="module")
 def gemma(embedded_base: Path) -> Iterator[Pair]:
-    with _pair(embedded_base / "base.gguf") as pair:
+    with _pair(embedded_base / "base.gguf", Tokenizer.from_file(str(embedded_base / "tokenizer.json"))) as pair:
         yield pair
 
 
@@ -232,6 +235,23 @@ def test_a_vocabulary_that_cannot_be_read_is_one_clear_error(tmp_path: Path, cha
 def test_a_tokenizer_json_that_is_no_bpe_is_refused() -> None:
     with pytest.raises(UserError, match="a tokenizer of type 'Unigram' is not supported; supported: BPE"):
         vocabulary_of_json('{"model": {"type": "Unigram"}}', {}, 10, "tokenizer.json")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": {"type": "BPE", "vocab": {}}}'])
+def test_a_tokenizer_json_that_cannot_be_read_is_one_clear_error(text: str) -> None:
+    with pytest.raises(UserError, match="^tokenizer.json: (this is no tokenizer.json|the tokenizer has no vocabulary)"):
+        vocabulary_of_json(text, {}, 10, "tokenizer.json")
+
+
+@pytest.mark.parametrize("architecture", ["gemma", "qwen2"])
+def test_the_rebuilt_tokenizer_gives_the_ids_of_the_one_it_was_read_from(tmp_path: Path, architecture: str) -> None:
+    hf = tiny_models.write_hf(tmp_path / "hf", architecture)
+    original = Tokenizer.from_file(str(hf / "tokenizer.json"))
+    rows = json.loads((hf / "config.json").read_text())["vocab_size"]
+    settings_ = json.loads((hf / "tokenizer_config.json").read_text())
+    rebuilt = build_tokenizer(vocabulary_of_json((hf / "tokenizer.json").read_text(), settings_, rows, hf))
+    for name in set(ADVERSARIAL) - {"spaces", "meta_symbol", "code", "combining"}:  # in these ours goes llama.cpp's way
+        assert encode(rebuilt, ADVERSARIAL[name], add_special=True) == encode(original, ADVERSARIAL[name], add_special=True), name
 
 
 def test_an_unknown_word_cutter_is_refused() -> None:

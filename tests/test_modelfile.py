@@ -15,7 +15,7 @@ from generators import modelfile
 from generators.chat_format import go_template
 from generators.errors import SpecErrors, UserError
 from generators.modelfile import NotWritable, persona_places, problems, problems_of_persona, quoted, render_modelfile, system_prompt
-from generators.modelfile_reader import Refused, instructions, is_printable, read, read_file
+from generators.modelfile_reader import Refused, is_printable, read, read_file
 from generators.specs import yaml_source
 from generators.specs.project import Project, load
 
@@ -71,8 +71,6 @@ def test_instructions_are_read_in_any_case_and_the_last_of_a_kind_counts() -> No
 
 
 def test_a_quoted_value_ends_at_the_first_line_break_after_the_same_quotes() -> None:
-    found = [(item.name, item.value, item.line) for item in instructions('FROM x\nSYSTEM """a\nb"""  \nPARAMETER stop """c')] if False else None
-    assert found is None
     file = read('FROM x\nSYSTEM """a "b"\n"c" """\nMESSAGE user "say "hi" now"\n')
     assert file.system == 'a "b"\n"c" '
     assert file.messages == [{"role": "user", "content": 'say "hi" now'}]
@@ -135,7 +133,6 @@ def test_a_quoted_value_comes_back_or_is_refused(text: str) -> None:
 
 
 WORDS = st.text(alphabet=st.one_of(st.sampled_from('"\n\'`{}%# \t'), st.characters(codec="utf-8", exclude_categories=("C", "Z"))), min_size=1, max_size=30)
-NUMBERS = st.one_of(st.floats(0, 2, allow_nan=False), st.integers(0, 2**62))
 
 
 @given(
@@ -240,7 +237,7 @@ def told(text: str, child: str | None = None, templates: Path = TEMPLATES) -> li
     ("old", "new", "message"),
     [
         ("I am A.", "I am 👩‍💻.", "specs/personas/a.yaml:3:11: identity: Ollama's Modelfile parser drops U+200D (ZERO WIDTH JOINER) without a word"),
-        ("Warm.", "Wa\u00a0rm.", "specs/personas/a.yaml:7:16: style[1]: Ollama's Modelfile parser drops U+00A0 (NO-BREAK SPACE)"),
+        ("Warm.", "Wa\u00a0rm.", "specs/personas/a.yaml:7:17: style[1]: Ollama's Modelfile parser drops U+00A0 (NO-BREAK SPACE)"),
         ("Second.", '"Say \\"\\"\\""', "specs/personas/a.yaml:6:23: principles[1].text: a line ends in \"\"\", which ends the value early"),
         ("jessy: hey", 'jessy: "a \\"\\"\\"\\nb"', "specs/personas/a.yaml:13:23: messages[0].jessy: a line ends in \"\"\""),
         ("user: hi", "user: h\u200bi", "specs/personas/a.yaml:13:12: messages[0].user: Ollama's Modelfile parser drops U+200B"),
@@ -248,13 +245,8 @@ def told(text: str, child: str | None = None, templates: Path = TEMPLATES) -> li
     ],
 )
 def test_what_cannot_be_written_is_told_at_its_line(old: str, new: str, message: str) -> None:
-    found = told(BASE.replace(old, new).replace("brevity: Be brief.", "brevity: Be brief.") if "Second" not in old else two_lines(old, new))
+    found = told(BASE.replace(old, new))
     assert len(found) == 1 and found[0].startswith(message), found
-
-
-def two_lines(old: str, new: str) -> str:
-    """The last principle at the end of a line of SYSTEM: the shipped template breaks the line after it."""
-    return BASE.replace(old, new)
 
 
 def test_what_a_persona_takes_over_is_told_where_it_is_declared() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from generators import language, patterns
 from generators.dataset.entries import Entry
 from generators.dataset.similar import in_word_order, levelled, matches_between, normalised, similar_pairs
 from generators.errors import EXIT_SPECS, UserError
+from generators.needles import may_hold, readings
 from generators.turkish import fold, words
 
 Question = tuple[str, ...]
@@ -117,7 +117,8 @@ def _other_language(answer: str, declared: str) -> str | None:
 
 
 def _forbidden(answer: str, phrases: Sequence[str]) -> str | None:
-    said = [phrase for phrase in phrases if patterns.matches(phrase, answer)]
+    read = readings(answer)
+    said = [phrase for phrase in phrases if may_hold(phrase, read) and patterns.matches(phrase, answer)]
     return f"the text says {', '.join(map(repr, said))}" if said else None
 
 
@@ -236,17 +237,18 @@ def duplicates(entries: Sequence[Entry], questions: Sequence[Question]) -> Itera
     same: dict[Question, list[int]] = {}
     for index, question in enumerate(questions):
         same.setdefault(question, []).append(index)
+    repeated: dict[str, list[str]] = {}
     for indices in same.values():
         sources = tuple(dict.fromkeys(entries[index].source for index in indices))
-        to_the_letter = Counter((entries[index].source, entries[index].users) for index in indices)
-        repeated = [source for (source, _), count in to_the_letter.items() if count > 1]
-        asked = entries[indices[0]].users[0]
         if len(sources) > 1:
             answers = {tuple(map(normalised, entries[index].answers)) for index in indices}
             what = "question and answer" if len(answers) == 1 else "question"
-            yield Violation("duplicate", f"the same {what} {len(indices)} times: {asked!r}", sources)
-        elif repeated:
-            yield Violation("duplicate", f"the example yields the question {asked!r} {len(indices)} times", (repeated[0],))
+            yield Violation("duplicate", f"the same {what} {len(indices)} times: {entries[indices[0]].users[0]!r}", sources)
+        elif len({entries[index].users for index in indices}) < len(indices):
+            repeated.setdefault(sources[0], []).append(entries[indices[0]].users[0])
+    for source, asked in repeated.items():
+        message = f"the example yields {len(asked)} questions more than once, such as {asked[0]!r}: its answer has slots that its question lacks"
+        yield Violation("duplicate", message, (source,))
 
 
 def near_duplicates(entries: Sequence[Entry], questions: Sequence[Question], limits: Limits) -> list[Near]:

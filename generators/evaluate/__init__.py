@@ -67,6 +67,8 @@ def evaluate(
         _add_traces(rows["tuned"], Trace(read_jsonl(train_samples)))
     found = summarise(rows["base"], rows["tuned"], recipe, name, project["seed"])
     found |= {"engines": engines, "half": half, "sampling": sampling.key(), "machine": _machine()}
+    if settings := recipe["evaluation"].get("judge"):
+        found["judge"] = _hear_judge(settings, rows, _framing(recipe), frames.system, templates, project["seed"])
     if previous := _previous(target, found, rows["tuned"]):
         found["previous"] = previous
     write_jsonl(target / "base.jsonl", rows["base"])
@@ -259,6 +261,21 @@ def _showcase(base: list[Row], tuned: list[Row], recipe: Spec) -> dict[str, Any]
         "query": after["query"], "id": after["id"], "framing": framing,
         "base": {key: before[key] for key in told} if before else None, "tuned": {key: after[key] for key in told},
     }
+
+
+def _hear_judge(settings: Spec, rows: dict[str, list[Row]], framing: str, system: str, templates: Path, seed: int) -> Spec:
+    """Its opinion of both sides in the framing that the gates judge."""
+    from generators.evaluate import judge
+    from generators.progress import bar
+
+    engine = judge.open_judge(settings)
+    found: Spec = {"name": engine.name}
+    for side, answered in rows.items():
+        here = [seen for seen in answered if seen["framing"] == framing]
+        with bar(f"{side}: asking the judge", len(here)) as advance:
+            judge.add_verdicts(here, engine, system, templates, advance)
+        found[side] = judge.figures(here, seed)
+    return found
 
 
 def _previous(target: Path, found: Spec, tuned: list[Row]) -> Spec | None:

@@ -76,12 +76,13 @@ class Cache:
         self._known: dict[str, Generation] = {}
         folder.mkdir(parents=True, exist_ok=True)
         if self._file.is_file():
-            for line in self._file.read_text(encoding="utf-8").splitlines():
+            for line in self._file.read_text(encoding="utf-8").split("\n"):
                 try:
                     row = json.loads(line)
-                    self._known[row.pop("key")] = Generation(**row)
-                except (ValueError, TypeError, KeyError):
-                    continue  # the line that was being written when the last evaluation was killed
+                except ValueError:
+                    continue  # the line that was being written when the last evaluation was killed, and the end of the file
+                key = row.pop("key")
+                self._known[key] = Generation(**row)
 
     def get(self, key: str) -> Generation | None:
         return self._known.get(key)

@@ -67,6 +67,13 @@ class Engine(Protocol):
         ...
 
 
+def _before_stop(text: str, stops: list[str]) -> str:
+    """What follows a stop text is not part of the answer."""
+    for stop in stops:
+        text = text.split(stop, 1)[0]
+    return text.strip()
+
+
 # --- llama.cpp --------------------------------------------------------------------------------------------------------------------
 
 
@@ -95,17 +102,20 @@ class LlamaEngine:
             "cache_prompt": True, "stream": True, "return_tokens": True, "repeat_penalty": 1.0, **dict(sampling.extra),
         }
         start = time.perf_counter()
-        said: list[int] = []
-        first, ended = 0.0, "length"
+        text, tokens, first, ended = "", 0, 0.0, "length"
         for event in self._events(body):
             first = first or time.perf_counter() - start
-            said += event.get("tokens", [])
+            tokens = event.get("tokens_predicted", tokens)
+            text += event["content"] or self._control(event.get("tokens", []))
             if event.get("stop"):
                 ended = "length" if event.get("stop_type") == "limit" else "stop"
-            elif watch and len(said) % 8 == 0 and (reason := watch(self._text(said))):
+            elif any(stop in text[-32:] for stop in self._stop):
+                ended = "stop"  # a control token: llama.cpp shows it as nothing, so its own comparison of texts misses it
+                break
+            elif watch and tokens % 8 == 0 and (reason := watch(text.strip())):
                 ended = reason
                 break  # closing the stream frees the slot
-        return Generation(self._text(said), len(said), len(ids), time.perf_counter() - start, first, ended)
+        return Generation(_before_stop(text, self._stop), tokens, len(ids), time.perf_counter() - start, first, ended)
 
     def log_probabilities(self, messages: Messages, answer: str) -> list[float]:
         """Each answer token is forced by a grammar of token ids; llama.cpp reports its probability as it was before."""
@@ -125,12 +135,9 @@ class LlamaEngine:
         with self._lock:
             return self._tokenizer.encode_prompt(messages)
 
-    def _text(self, ids: list[int]) -> str:
-        """Control tokens are spelled out, so that a check sees them; what follows a stop text is not part of the answer."""
-        text = self._tokenizer.decode(ids, skip_special=False)
-        for stop in self._stop:
-            text = text.split(stop, 1)[0]
-        return text.strip()
+    def _control(self, ids: list[int]) -> str:
+        """Control tokens, which llama.cpp shows as nothing, spelled out, so that a check sees them."""
+        return str(self._tokenizer.decode(ids, skip_special=False)) if ids else ""
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         import httpx
@@ -236,10 +243,7 @@ class MlxEngine:
             return [float(value) for value in (chosen - mx.logsumexp(logits, axis=-1)).tolist()]
 
     def _text(self, ids: list[int]) -> str:
-        text = self._tokenizer.decode(ids, skip_special=False)
-        for stop in self._stop:
-            text = text.split(stop, 1)[0]
-        return text.strip()
+        return _before_stop(self._tokenizer.decode(ids, skip_special=False), self._stop)
 
 
 # --- servers of others ------------------------------------------------------------------------------------------------------------

@@ -156,19 +156,27 @@ def _of_slice(stage: Stage, past: Success, places: Places) -> Iterator[Reason]:
     found = changes(past.reads, stage.reads)
     if not found:
         yield Reason(SPEC, "what it reads of the specs was last recorded in another form")
+    told: set[str] = set()  # what several personas take over from one is edited once
     for change in found:
         file, line = places.find(change, stage.reads.get(change.file) if isinstance(stage.reads, dict) else None)
         line = line if change.steps else 0
         text = describe(change) if change.steps or places.has(file) else "is gone"
-        yield Reason(SPEC, f"{file}{f':{line}' if line else ''} {text}", file, line, change)
+        sentence = f"{file}{f':{line}' if line else ''} {text}"
+        if sentence not in told:
+            told.add(sentence)
+            yield Reason(SPEC, sentence, file, line, change)
 
 
 def _inherited_reasons(stage: Stage, past: Success | None, disk: _Disk) -> Iterator[Reason]:
-    """Files that stages before it would write with other bytes."""
+    """Files that stages before it would write with other bytes, told together for each of those stages."""
+    others: dict[str, list[str]] = {}
     for file in stage.files:
         if past is not None and file in disk.producer and (file not in past.files or not disk.is_as(file, past.files[file])):
-            made = "may be another one" if disk.is_unknown(file) else "will be another one"
-            yield Reason(INPUT, f"{file} {made} after {disk.producer[file]}", file)
+            others.setdefault(disk.producer[file], []).append(file)
+    for producer, files in others.items():
+        verb = "may" if any(map(disk.is_unknown, files)) else "will"
+        named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        yield Reason(INPUT, f"{producer} {verb} write {named} anew", files[0])
 
 
 def _kind_of_file(file: str) -> str:

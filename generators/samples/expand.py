@@ -11,7 +11,7 @@ from typing import Any
 
 from generators.errors import UserError
 from generators.samples.spelling import effective
-from generators.samples.texts import Text, prepare, references
+from generators.samples.texts import Text, parse, prepare
 
 # One sample to be rendered: the index of its example, the position of the value of each of the example's slots and then a 0 (see
 # texts.Piece), and how its user texts are respelt ("" for as they are written).
@@ -39,15 +39,19 @@ class Example:
         return self.combinations * (1 + len(self.spellings))
 
 
-def prepare_example(example: dict[str, Any], category: dict[str, Any]) -> Example:
-    """Raises UserError when one of its texts refers to a slot that is not there or cannot be read as a template."""
+def prepare_example(example: dict[str, Any], category: dict[str, Any], tables: dict[str, Sequence[str]] | None = None) -> Example:
+    """tables: shared by the examples of a category, see `texts.prepare`.
+
+    Raises UserError when one of its texts refers to a slot that is not there or cannot be read as a template.
+    """
+    tables = {} if tables is None else tables
     slots, spelling = category["slots"], category.get("spelling") or {}
     turns = example.get("turns") or [example]
     said = [turn.get(who, "") for turn in turns for who in ("user", "jessy")]
     other = [example.get("mood", ""), *(seen["text"] for seen in example.get("thoughts", []))]
-    used = set().union(*(references(text, slots) for text in (*said, *other)))
-    names = tuple(name for name in slots if name in used)
-    texts = [prepare(text, slots, names) for text in (*said, *other)]
+    parsed = [parse(text, slots) for text in (*said, *other)]
+    names = tuple(name for name in slots if any(name in text.names for text in parsed))
+    texts = [prepare(text, slots, names, tables) for text in parsed]
     users = [text.literal for text in texts[: len(said) : 2]]
     variants = effective(users, spelling.get("variants", []), example.get("language", category["language"]))
     sizes = tuple(len(slots[name]) for name in names)
@@ -56,16 +60,18 @@ def prepare_example(example: dict[str, Any], category: dict[str, Any]) -> Exampl
 
 def problems_of_slots(category: dict[str, Any]) -> Iterator[tuple[int, str]]:
     """(index of the example, message) for every example that cannot be filled with the category's slots."""
+    tables: dict[str, Sequence[str]] = {}
     for index, example in enumerate(category["examples"]):
         try:
-            prepare_example(example, category)
+            prepare_example(example, category, tables)
         except UserError as error:
             yield index, str(error)
 
 
 def possible(category: dict[str, Any]) -> int:
     """How many different samples the category can yield."""
-    return sum(prepare_example(example, category).possible for example in category["examples"])
+    tables: dict[str, Sequence[str]] = {}
+    return sum(prepare_example(example, category, tables).possible for example in category["examples"])
 
 
 def expand(category: dict[str, Any], examples: Sequence[Example], seed: int) -> Iterator[Draw]:

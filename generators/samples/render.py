@@ -52,7 +52,8 @@ def render_samples(category: dict[str, Any], context: Context, templates: Path) 
 
 def _lines(category: dict[str, Any], context: Context, templates: Path) -> Iterator[str]:
     """The samples as lines of JSON, each as `to_json` would write it."""
-    prepared = [_Prepared(index, category, context) for index in range(len(category["examples"]))]
+    tables: dict[str, Sequence[str]] = {}
+    prepared = [_Prepared(index, category, context, tables) for index in range(len(category["examples"]))]
     says = None if _writes_turns_only(templates, category["template"]) else _from_template(category, context, templates)
     for index, positions, spelling in expand(category, [ready.example for ready in prepared], context["seed"]):
         ready = prepared[index]
@@ -70,11 +71,11 @@ class _Prepared:
     """What is the same for every sample of one example. name: the category's, as it stands in JSON. rest: the metadata behind the id, as
     JSON, unless it varies. pieces: of the messages as JSON, unless they have to be put together as a whole."""
 
-    def __init__(self, index: int, category: dict[str, Any], context: Context):
+    def __init__(self, index: int, category: dict[str, Any], context: Context, tables: dict[str, Sequence[str]]):
         self.index, self.spec = index, category["examples"][index]
         self.file, self.line = context["file"], context["lines"][index]
         try:
-            self.example: Example = prepare_example(self.spec, category)
+            self.example: Example = prepare_example(self.spec, category, tables)
         except UserError as error:
             raise self.problem(str(error)) from error
         self._check_letters(context)
@@ -151,7 +152,8 @@ def _message_pieces(said: Sequence[Text]) -> list[Piece]:
     pieces: list[Piece] = []
     for number, text in enumerate(said):
         head = (", " if number else "") + _ROLES[number % 2] + '"'
-        for slot, values in ((-1, (head,)), *((slot, [quoted(value)[1:-1] for value in values]) for slot, values in text.pieces), (-1, ('"}',))):
+        content = [(slot, [quoted(value)[1:-1] for value in values]) for slot, values in text.pieces]
+        for slot, values in ((-1, [head]), *content, (-1, ['"}'])):
             if slot < 0 and pieces and pieces[-1][0] < 0:
                 pieces[-1] = (-1, (pieces[-1][1][0] + values[0],))
             else:

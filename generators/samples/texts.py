@@ -53,41 +53,45 @@ class Text:
         return self.template.render(slots=values)
 
 
-def references(text: str, slots: Slots) -> set[str]:
-    """The slots that a text uses. Raises UserError when one is not declared, or the text is not a template that can be read."""
-    tree = _parse(text, slots)
-    names = set(_names(tree)) if tree is not None else set()
-    unknown = sorted(names - set(slots))
-    if unknown:
-        raise UserError(f"no slot {unknown[0]!r}; there are {one_of(slots)}{did_you_mean(unknown[0], slots)}")
-    return names
+@dataclass(frozen=True)
+class Parsed:
+    """A text as it is written, the slots that it uses, and its syntax tree if it uses any."""
+
+    text: str
+    names: frozenset[str] = frozenset()
+    tree: nodes.Template | None = None
 
 
-def prepare(text: str, slots: Slots, names: tuple[str, ...]) -> Text:
-    """names: the slots that the example uses, those of `references` among them. Raises UserError when a value cannot be put in."""
-    from jinja2 import TemplateError
-
-    tree = _parse(text, slots)
-    if tree is None or not any(_names(tree)):
-        return Text(((-1, (text,)),))
-    try:
-        if _is_simple(tree):
-            return Text(tuple(_pieces(tree, names, slots)))
-        return Text((), names, slots, environment(None).from_string(text))
-    except (TemplateError, UserError, TypeError) as error:
-        raise UserError(f"cannot be filled: {error}") from error
-
-
-def _parse(text: str, slots: Slots) -> nodes.Template | None:
-    """None for text that is only text."""
+def parse(text: str, slots: Slots) -> Parsed:
+    """Raises UserError when a slot is not declared, or the text refers to slots and is not a template that can be read."""
     from jinja2 import TemplateError
 
     if not slots or not _MAY_REFER.search(text):
-        return None
+        return Parsed(text)
     try:
-        return environment(None).parse(text)
+        tree = environment(None).parse(text)
     except TemplateError as error:
         raise UserError(f"not a template that can be filled: {error.message}") from error
+    names = frozenset(_names(tree))
+    unknown = sorted(names.difference(slots))
+    if unknown:
+        raise UserError(f"no slot {unknown[0]!r}; there are {one_of(slots)}{did_you_mean(unknown[0], slots)}")
+    return Parsed(text, names, tree if names else None)
+
+
+def prepare(parsed: Parsed, slots: Slots, names: tuple[str, ...], tables: dict[str, Sequence[str]]) -> Text:
+    """names: the slots that the example uses, the text's among them. tables: what is known of the category's expressions, to which it
+    adds. Raises UserError when a value cannot be put in."""
+    from jinja2 import TemplateError
+
+    if parsed.tree is None:
+        return Text(((-1, (parsed.text,)),))
+    try:
+        if _is_simple(parsed.tree):
+            return Text(tuple(_pieces(parsed.tree, names, slots, tables)))
+        return Text((), names, slots, environment(None).from_string(parsed.text))
+    except (TemplateError, UserError, TypeError) as error:
+        raise UserError(f"cannot be filled: {error}") from error
 
 
 def _names(node: nodes.Node) -> Iterator[str]:
@@ -114,7 +118,7 @@ def _is_simple(tree: nodes.Template) -> bool:
     return all(isinstance(part, nodes.Output) and all(map(one_slot, part.nodes)) for part in tree.body)
 
 
-def _pieces(tree: nodes.Template, names: tuple[str, ...], slots: Slots) -> Iterator[Piece]:
+def _pieces(tree: nodes.Template, names: tuple[str, ...], slots: Slots, tables: dict[str, Sequence[str]]) -> Iterator[Piece]:
     from jinja2 import nodes
 
     for part in tree.body:
@@ -122,16 +126,18 @@ def _pieces(tree: nodes.Template, names: tuple[str, ...], slots: Slots) -> Itera
             if isinstance(node, nodes.TemplateData):
                 yield -1, (node.data,)
                 continue
-            name = next(_names(node))
-            yield names.index(name), _table(node, name, slots[name])
+            name, expression = next(_names(node)), repr(node)
+            if expression not in tables:
+                tables[expression] = _table(node, name, slots[name])
+            yield names.index(name), tables[expression]
 
 
-def _table(expression: Any, name: str, values: Sequence[str]) -> list[str]:
+def _table(expression: Any, name: str, values: Sequence[str]) -> Sequence[str]:
     """The expression worked out for every value of its slot."""
     from jinja2 import nodes
 
     if isinstance(expression, (nodes.Getattr, nodes.Getitem)) and isinstance(expression.node, nodes.Name):
-        return list(values)  # the slot alone
+        return values  # the slot alone
     env = environment(None)
     alone = nodes.Template([nodes.Output([expression], lineno=1)], lineno=1)
     alone.set_environment(env)

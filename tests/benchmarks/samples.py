@@ -26,7 +26,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-CATEGORIES, SAMPLES, FEWER, OF_JINJA = 200, 1_000_000, 100_000, 40_000
+CATEGORIES, IN_EACH = 200, 5000
+CATEGORIES_OF_JINJA = 4  # its speed does not depend on their number
 CITIES = ["Ankara", "İzmir", "Muş", "Sinop", "Van", "Ağrı", "Kars", "Ordu", "Bursa", "Edirne", "Muğla", "Iğdır"]
 ADDRESSES = ["kanka", "abi", "hocam", "dostum", "ustam"]
 DAYS = ["pazartesi", "salı", "çarşamba", "perşembe", "cuma", "cumartesi", "pazar"]
@@ -37,15 +38,16 @@ def category(number: int, count: int) -> dict[str, Any]:
     """Ten examples with four slots and Turkish suffixes, about as long as those of the corpus."""
     examples = [
         {
-            "user": f"{{{{ slots.city | tr_locative }}}} {{{{ slots.day }}}} günü {number + example} kişilik yer var mı {{{{ slots.address }}}}?",
+            "user": "{{ slots.city | tr_locative }} {{ slots.day }} günü" f" {number + example} kişilik yer var mı " "{{ slots.who }}?",
             "jessy": (
-                f"{{{{ slots.city | tr_dative }}}} {{{{ slots.day }}}} günü gidiyorsan acele et {{{{ slots.address }}}}, {{{{ slots.hour }}}} gibi "
-                f"kalabalık basıyor. Bence {number * 3 + example} kişilik yeri bugünden ayırt, sonra \"keşke\" deme."
+                "{{ slots.city | tr_dative }} {{ slots.day }} günü gidiyorsan acele et {{ slots.who }}, {{ slots.hour }} gibi kalabalık "
+                f"basıyor. Bence {number * 3 + example} kişilik yeri bugünden ayırt, sonra \"keşke\" deme."
             ),
         }
         for example in range(10)
     ]
-    slots = {"city": CITIES, "day": DAYS, "address": ADDRESSES, "hour": [f"{hour}.{minute:02}" for hour in range(8, 24) for minute in range(0, 60, 2)]}
+    hours = [f"{hour}.{minute:02}" for hour in range(8, 24) for minute in range(0, 60, 2)]
+    slots = {"city": CITIES, "day": DAYS, "who": ADDRESSES, "hour": hours}
     return {
         "description": "Rendered for the benchmark.", "language": "tr", "tier": "low", "iterations": 1, "layers": ["C04"], "slots": slots,
         "template": "samples/chat.j2", "quality": {"words": {"min": 1, "max": 60}}, "examples": examples, "count": count,
@@ -58,18 +60,18 @@ def context(number: int) -> dict[str, Any]:
     return {"name": name, "file": f"specs/categories/{name}.yaml", "lines": lines, "persona": "jessy", "tiers": TIERS, "seed": 1}
 
 
-def direct(samples: int, folder: Path) -> None:
+def direct(categories: int, in_each: int, folder: Path) -> None:
     from generators.samples.render import write_samples
 
-    for number in range(CATEGORIES):
-        write_samples(category(number, samples // CATEGORIES), context(number), ROOT / "templates", folder / f"{number}.jsonl")
+    for number in range(categories):
+        write_samples(category(number, in_each), context(number), ROOT / "templates", folder / f"{number}.jsonl")
 
 
-def jinja(samples: int, folder: Path) -> None:
+def jinja(categories: int, in_each: int, folder: Path) -> None:
     from generators.files import write_jsonl
 
-    for number in range(CATEGORIES):
-        write_jsonl(folder / f"{number}.jsonl", _jinja_rows(category(number, samples // CATEGORIES), context(number)))
+    for number in range(categories):
+        write_jsonl(folder / f"{number}.jsonl", _jinja_rows(category(number, in_each), context(number)))
 
 
 def _jinja_rows(spec: dict[str, Any], of: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -99,7 +101,7 @@ def _jinja_rows(spec: dict[str, Any], of: dict[str, Any]) -> Iterator[dict[str, 
         }
 
 
-def measure(contender: str, samples: int, folder: Path) -> dict[str, float]:
+def measure(contender: str, categories: int, in_each: int, folder: Path) -> dict[str, float]:
     """In this process: seconds and the growth of its peak memory."""
     from generators.samples import render  # noqa: F401  what every run imports
     from generators.templates import environment
@@ -107,10 +109,11 @@ def measure(contender: str, samples: int, folder: Path) -> dict[str, float]:
     environment(ROOT / "templates").get_template("samples/chat.j2")
     before = _peak()
     started, processor = time.perf_counter(), time.process_time()
-    {"direct": direct, "jinja": jinja}[contender](samples, folder)
+    {"direct": direct, "jinja": jinja}[contender](categories, in_each, folder)
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    samples = categories * in_each
     return {
-        "samples": samples, "seconds": round(seconds, 3), "processor_seconds": round(processor, 3),
+        "samples": samples, "categories": categories, "seconds": round(seconds, 3), "processor_seconds": round(processor, 3),
         "samples_per_second": round(samples / seconds), "samples_per_processor_second": round(samples / processor),
         "peak_memory_growth_mb": round((_peak() - before) / 1e6, 1),
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
@@ -122,45 +125,46 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def in_a_process(contender: str, samples: int) -> dict[str, float]:
+def in_a_process(contender: str, categories: int, in_each: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--contender", contender, "--samples", str(samples), "--folder", folder]
+        command = [sys.executable, __file__, "--contender", contender, "--folder", folder]
+        command += ["--categories", str(categories), "--in-each", str(in_each)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def same_bytes() -> bool:
     """Whether both contenders write the same."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        direct(CATEGORIES * 20, Path(one))
-        jinja(CATEGORIES * 20, Path(other))
+        direct(3, 500, Path(one))
+        jinja(3, 500, Path(other))
         return all(path.read_bytes() == (Path(other) / path.name).read_bytes() for path in Path(one).iterdir())
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--contender", choices=["direct", "jinja"])
-    arguments.add_argument("--samples", type=int, default=SAMPLES)
+    arguments.add_argument("--categories", type=int, default=CATEGORIES)
+    arguments.add_argument("--in-each", type=int, default=IN_EACH)
     arguments.add_argument("--folder", type=Path)
     asked = arguments.parse_args()
     if asked.contender:
-        sys.stdout.write(json.dumps(measure(asked.contender, asked.samples, asked.folder)))
+        sys.stdout.write(json.dumps(measure(asked.contender, asked.categories, asked.in_each, asked.folder)))
         return
     figures = {
-        "direct": in_a_process("direct", asked.samples),
-        "direct, a tenth": in_a_process("direct", asked.samples // 10),
-        "jinja": in_a_process("jinja", min(OF_JINJA, asked.samples)),
+        "direct": in_a_process("direct", asked.categories, asked.in_each),
+        "direct, a tenth of each": in_a_process("direct", asked.categories, asked.in_each // 10),
+        "jinja": in_a_process("jinja", min(CATEGORIES_OF_JINJA, asked.categories), asked.in_each),
     }
     speed = {name: found["samples_per_processor_second"] for name, found in figures.items()}
     result = {
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0]},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("jinja2",)}},
-        "categories": CATEGORIES,
         "same_bytes": same_bytes(),
         "figures": figures,
         "ratios": {
             "direct_over_jinja_speed": round(speed["direct"] / speed["jinja"], 2),
             "peak_memory_of_ten_times_the_samples_mb": round(
-                figures["direct"]["peak_memory_growth_mb"] - figures["direct, a tenth"]["peak_memory_growth_mb"], 1
+                figures["direct"]["peak_memory_growth_mb"] - figures["direct, a tenth of each"]["peak_memory_growth_mb"], 1
             ),
         },
     }
@@ -176,7 +180,9 @@ def _processor() -> str:
         names = [line.split(":", 1)[1].strip() for line in listing.read_text().splitlines() if line.startswith("model name")]
         return names[0] if names else platform.machine()
     tool = shutil.which("sysctl")
-    return subprocess.run([tool, "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip() if tool else platform.machine()
+    if tool is None:
+        return platform.machine()
+    return subprocess.run([tool, "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

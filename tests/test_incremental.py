@@ -1,0 +1,273 @@
+"""What one edit rebuilds, exactly. Each row edits one thing in a built copy of the project and names every task that must run: no fewer, no more.
+
+`plan` is asked first each time, and must foretell what doit then does.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_project import RECIPE, ROOT, build, checked_once, doit, make
+
+SLANG, LOW = "specs/categories/turkish/slang.yaml", "specs/categories/iteration/low.yaml"
+PROJECT, TIERS, CLIENT = "specs/project.yaml", "specs/tiers.yaml", "specs/clients/jessy-cli.yaml"
+MINI, V2, MODEL, GEMMA = "specs/recipes/jessy-mini.yaml", "specs/recipes/jessy-v2.yaml", "specs/models/gemma-3-270m.yaml", "specs/chat_formats/gemma.yaml"
+JESSY, CASUAL, SUITE = "specs/personas/jessy.yaml", "specs/personas/casual.yaml", "specs/evals/turkish.yaml"
+
+Edit = Callable[[Path], None]
+NOTHING: set[str] = set()
+SLANG_ONLY = {"samples:turkish/slang"}
+LOW_ONLY = {"samples:iteration/low"}
+ALL_SAMPLES = {f"samples:{path.parent.name}/{path.stem}" for path in (ROOT / "specs" / "categories").glob("*/*.yaml")}
+JUDGED = {"evaluate", "report"}
+EXPORTED = {"gguf", *JUDGED}
+TRAINED = {"train", "fuse", *EXPORTED}
+DATA = {"dataset", "_frames"}
+
+
+# --- edits ------------------------------------------------------------------------------------------------------------------------
+
+
+def sub(file: str, pattern: str, replacement: str) -> Edit:
+    """The first match of a regular expression; one that does not match is a mistake in this table."""
+
+    def edit(root: Path) -> None:
+        text = (root / file).read_text(encoding="utf-8")
+        changed, found = re.subn(pattern, replacement, text, count=1, flags=re.MULTILINE)
+        assert found and changed != text, f"{file} has no {pattern}, or the edit changes nothing"
+        (root / file).write_text(changed, encoding="utf-8")
+
+    return edit
+
+
+def setting(name: str, value: float) -> Edit:
+    """One of the recipe's `training` block, there already or not."""
+
+    def edit(root: Path) -> None:
+        text = re.sub(rf"^  {name}: .*\n", "", (root / MINI).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        (root / MINI).write_text(text.replace("training:\n", f"training:\n  {name}: {value}\n", 1), encoding="utf-8")
+
+    return edit
+
+
+def append(file: str, text: str) -> Edit:
+    def edit(root: Path) -> None:
+        with (root / file).open("a", encoding="utf-8") as out:
+            out.write(text)
+
+    return edit
+
+
+def move(old: str, new: str) -> Edit:
+    return lambda root: (root / old).rename(root / new) and None
+
+
+def remove(file: str) -> Edit:
+    return lambda root: (root / file).unlink()
+
+
+def both(*edits: Edit) -> Edit:
+    """One thing that takes two files, such as a rename and the place where the name is used."""
+
+    def edit(root: Path) -> None:
+        for each in edits:
+            each(root)
+
+    return edit
+
+
+def indent_examples(root: Path) -> None:
+    """The list deeper by two, its entries' fields with it."""
+    head, body = (root / SLANG).read_text(encoding="utf-8").split("\nexamples:\n")
+    (root / SLANG).write_text(f"{head}\nexamples:\n" + re.sub(r"(?m)^(?=.)", "  ", body), encoding="utf-8")
+
+
+def swap_examples(root: Path) -> None:
+    head, body = (root / SLANG).read_text(encoding="utf-8").split("\nexamples:\n")
+    entries = re.split(r"(?m)^(?=  - )", body)
+    entries[1], entries[2] = entries[2], entries[1]
+    (root / SLANG).write_text(f"{head}\nexamples:\n" + "".join(entries), encoding="utf-8")
+
+
+def new_category(root: Path) -> None:
+    text = (root / SLANG).read_text(encoding="utf-8")
+    text = re.sub(r"^(count|spelling):.*\n", "", text, flags=re.MULTILINE).split("examples:")[0]
+    text += "examples:\n  - user: tavla oynamayı biliyon mu\n    jessy: Bilirim, kapıyı alan kazanır.\n"
+    (root / "specs/categories/turkish/games.yaml").write_text(text, encoding="utf-8")
+
+
+def new_suite(root: Path) -> None:
+    text = "description: One more.\ncases:\n  - id: one\n    query: deniz mi dağ mı, hangisi daha güzel gelir sana\n    language: tr\n    tier: low\n"
+    (root / "specs/evals/one.yaml").write_text(text, encoding="utf-8")
+
+
+EDITS: dict[str, tuple[Edit, set[str]]] = {
+    # Nothing that any stage reads.
+    "a comment": (sub(SLANG, r"\A", "# a comment\n\n"), NOTHING),
+    "a comment in the recipe": (append(MINI, "# a comment\n"), NOTHING),
+    "a comment at a line's end": (sub(JESSY, r"^display_name: JESSY", "display_name: JESSY   # a comment"), NOTHING),
+    "re-indentation": (indent_examples, NOTHING),
+    "the order of a mapping's keys": (sub(MINI, r"\{rank: 16, alpha: 32\}", "{alpha: 32, rank: 16}"), NOTHING),
+    "block style for flow style": (sub(MINI, r"^lora: \{rank: 16, alpha: 32\}", "lora:\n  rank: 16\n  alpha: 32"), NOTHING),
+    "a default written out": (sub(MINI, r"rank: 16,", "rank: 16, dropout: 0.0,"), NOTHING),
+    "a category's description": (sub(SLANG, r"^description: ", "description: Real "), NOTHING),
+    "a suite's description": (sub(SUITE, r"^description: ", "description: Real "), NOTHING),
+    "a persona's description": (sub(JESSY, r"^description: ", "description: Real "), NOTHING),
+    "a chat format's description": (sub(GEMMA, r"^description: ", "description: Real "), NOTHING),
+    "log_every": (setting("log_every", 7), NOTHING),
+    "checkpoint_every": (setting("checkpoint_every", 7), NOTHING),
+    "the memory budget": (setting("memory_budget_gb", 7), NOTHING),
+    "a client's configuration key": (sub(CLIENT, r'LLM_TIMEOUT_SECS: "60"', 'LLM_TIMEOUT_SECS: "61"'), NOTHING),
+    "a model's parameter count": (sub(MODEL, r"^parameters: \d+", "parameters: 268098177"), NOTHING),
+    "another recipe": (sub(V2, r"rank: 16", "rank: 8"), NOTHING),
+    "the default recipe": (sub(PROJECT, r"^default_recipe: .*", "default_recipe: jessy-v2"), NOTHING),
+    "a persona that no recipe names": (
+        lambda root: (root / "specs/personas/sleepy.yaml").write_text("extends: jessy\nbrevity: Esne, sus.\n") and None, NOTHING,
+    ),
+    # Samples.
+    "an example's text": (sub(SLANG, r"^    jessy: ", "    jessy: Kanka, "), SLANG_ONLY | DATA | TRAINED),
+    "an example's layers": (sub(LOW, r"^    layers: \[C04, C01\]", "    layers: [C04, C02]"), LOW_ONLY | DATA | TRAINED),
+    "an example's mood": (sub(SLANG, r"^    jessy: (.*)", r"    jessy: \1\n    mood: happy"), SLANG_ONLY | DATA | {"report"}),
+    "the order of examples": (swap_examples, SLANG_ONLY | DATA),
+    "an example more": (
+        sub(SLANG, r"\Z", "  - user: tavla oynamayı biliyon mu\n    jessy: Bilirim, kapıyı alan kazanır.\n"), SLANG_ONLY | DATA | TRAINED,
+    ),
+    "a category's count": (sub(SLANG, r"^count: 5", "count: 6"), SLANG_ONLY | DATA | TRAINED),
+    "a spelling": (sub(SLANG, r"variants: \[lower, ascii, spoken\]", "variants: [no_question_mark]"), SLANG_ONLY | DATA | TRAINED),
+    "a category's tier": (sub(SLANG, r"^tier: low\niterations: 1", "tier: medium\niterations: 3"), SLANG_ONLY | DATA | TRAINED),
+    "a tier's budget": (sub(TIERS, r"response_budget_s: 45", "response_budget_s: 46"), {"samples of high"} | DATA),
+    "the project's seed": (sub(PROJECT, r"^seed: \d+", "seed: 1"), ALL_SAMPLES | DATA | TRAINED),
+    "the sample template, with the same outcome": (append("templates/samples/short.j2", "{# a comment #}\n"), LOW_ONLY),
+    "the sample template": (sub("templates/samples/short.j2", r"\{\{ turns", '{{ turns[:1] + turns[:0]'), LOW_ONLY),
+    "an included macro": (sub("templates/samples/macros.j2", r"%\}!", "%}!!"), LOW_ONLY | DATA | TRAINED),
+    "a category added": (new_category, {"samples:turkish/games"} | DATA | TRAINED),
+    "a category removed": (remove(SLANG), DATA | TRAINED),
+    "a category renamed": (move(SLANG, "specs/categories/turkish/argot.yaml"), {"samples:turkish/argot"} | DATA | TRAINED),
+    # The dataset.
+    "word limits": (sub(SLANG, r"words: \{min: \d+", "words: {min: 1"), {"dataset"}),
+    "a quality threshold": (sub(PROJECT, r"near_duplicate: 0.9", "near_duplicate: 0.95"), {"dataset"}),
+    "the share of valid": (sub(PROJECT, r"valid_share: 0.1", "valid_share: 0.3"), DATA | TRAINED),
+    "a classifier's points": (sub(TIERS, r"^  bias: 0", "  bias: 4"), {"dataset", "report"}),
+    "a forbidden phrase": (sub(PROJECT, r"^  forbidden:", "  forbidden:\n    - kuzu kuzu"), {"dataset"} | JUDGED),
+    # The persona.
+    "the persona's identity": (sub(JESSY, r"esprili, sıcak", "sıcak, esprili"), {"_frames", "modelfile"} | TRAINED),
+    "a persona's style line": (sub(JESSY, r"en fazla bir emoji", "emoji yok"), {"_frames", "modelfile"} | TRAINED),
+    "a variant persona only": (sub(CASUAL, r"^brevity: ", "brevity: Hep "), {"modelfile"}),
+    "a temperature": (sub(JESSY, r"temperature: 0.6", "temperature: 0.5"), {"modelfile"}),
+    "the order of parameters": (sub(JESSY, r"  temperature: (.*)\n  top_p: (.*)\n", r"  top_p: \2\n  temperature: \1\n"), {"modelfile"}),
+    "a MESSAGE example": (sub(JESSY, r"jessy: Sor kanka, dinliyorum\.", "jessy: Sor bakalım."), {"modelfile"}),
+    "a principle's cue": (sub(JESSY, r"cues: \[", "cues: [kuzu kuzu, "), JUDGED),
+    "an opinion marker": (sub(JESSY, r"tr: \[bence", "tr: [kanımca, bence"), {"dataset"} | JUDGED),
+    "a persona renamed": (
+        both(move(CASUAL, "specs/personas/relaxed.yaml"), sub(MINI, "casual", "relaxed"), sub(V2, "casual", "relaxed")), {"modelfile"},
+    ),
+    "a persona removed": (sub(MINI, "casual, ", ""), {"modelfile"}),
+    "the persona template": (sub("templates/persona/system.j2", r"persona\.brevity \| trim", "persona.brevity | upper"), {"_frames", "modelfile"} | TRAINED),
+    "the persona template, with the same outcome": (append("templates/persona/system.j2", "{# a comment #}"), {"_frames", "modelfile", *JUDGED}),
+    "the Modelfile template": (sub("templates/Modelfile.j2", r"^SYSTEM ", "# who it is\nSYSTEM "), {"modelfile"}),
+    # Frames and training.
+    "the directive": (sub(TIERS, r"Cevabına, bu", "Önce bu"), {"_frames"} | TRAINED),
+    "a client's wording": (sub(CLIENT, r"Take a position first", "Take a stand first"), {"_frames"} | TRAINED),
+    "a client's confidence": (sub(CLIENT, r"low: \[0.96", "low: [0.97"), {"_frames"} | TRAINED),
+    "the mix of framings": (sub(MINI, r"persona: 0.4, none: 0.2", "persona: 0.2, none: 0.4"), {"_frames"} | TRAINED),
+    "the rank": (sub(MINI, r"rank: 16", "rank: 8"), TRAINED),
+    "the epochs": (setting("epochs", 4), TRAINED),
+    "the learning rate": (setting("learning_rate", 2e-5), TRAINED),
+    "a turn's prefix": (sub(GEMMA, r"<start_of_turn>user\\n", "<start_of_turn>user\\\\n\\\\n"), {"base", "modelfile"} | TRAINED),
+    # Export and Modelfile.
+    "a quantisation added": (sub(MINI, r"\[Q8_0\]", "[Q8_0, Q4_0]"), {"gguf", "report"}),
+    "another quantisation first": (sub(MINI, r"\[Q8_0\]", "[Q4_0, Q8_0]"), {"modelfile"} | EXPORTED),
+    "the name in Ollama": (sub(MINI, r"^  name: jessy-mini", "  name: jessy-tiny"), EXPORTED),
+    "the recipe's description": (sub(MINI, r"^description: ", "description: Real "), EXPORTED),
+    "a stop text": (sub(GEMMA, r"stop: \[", 'stop: ["---", '), {"modelfile"} | JUDGED),
+    "a licence's notice": (sub(MODEL, r"^  notice: >-\n", "  notice: >-\n    Mind that\n"), {"report"}),
+    # Evaluation and report.
+    "a client's stop rule": (sub(CLIENT, r"alone: 0.95", "alone: 0.96"), JUDGED),
+    "a tier's range": (sub(TIERS, r"iterations: \[6, 9\]", "iterations: [6, 10]"), JUDGED),
+    "an evaluation query": (sub(SUITE, r"query: .*", "query: bi derdim var da anlatayım mı sana"), {"dataset"} | JUDGED),
+    "a check": (sub(SUITE, r"words: \{max: \d+\}", "words: {max: 11}"), JUDGED),
+    "a gate": (append(MINI, "gates:\n  turkish: 0.5\n"), JUDGED),
+    "longer answers": (sub(MINI, r"max_tokens: \d+", "max_tokens: 99"), JUDGED),
+    "a suite added": (new_suite, {"dataset"} | JUDGED),
+    "a suite removed": (remove("specs/evals/multiturn.yaml"), {"dataset"} | JUDGED),
+    "a suite renamed": (move("specs/evals/multiturn.yaml", "specs/evals/talks.yaml"), {"dataset"} | JUDGED),
+    "a report template": (append("templates/reports/report.md.j2", "{# a comment #}\n"), {"report"}),
+    "a file that a report template includes": (append("templates/reports/style.css.j2", "/* a comment */\n"), {"report"}),
+    # Generators: the stages that a module works for; what they write comes out the same, so nothing follows.
+    "the sampler's source": (append("generators/samples/expand.py", "# a comment\n"), ALL_SAMPLES),
+    "the dataset's source": (append("generators/dataset/split.py", "# a comment\n"), {"dataset"}),
+    "the trainer's source": (append("generators/train/loop.py", "# a comment\n"), {"train"}),
+    "a module of a part of the trainer": (append("generators/train/cpu/head.py", "# a comment\n"), {"train"}),
+    "a module added to a stage": (append("generators/train/tricks.py", "# a comment\n"), {"train"}),
+    "the chat formats' source": (append("generators/chat_format.py", "# a comment\n"), {"base", "train", "gguf", "modelfile", *JUDGED}),
+    "a helper's source": (append("generators/files.py", "# a comment\n"), NOTHING),
+    # What was built.
+    "a Modelfile deleted": (remove("build/modelfiles/jessy-mini/casual.Modelfile"), {"modelfile"}),
+    "samples deleted": (remove("build/samples/turkish/slang.jsonl"), SLANG_ONLY),
+    "the adapter deleted": (remove("build/recipes/jessy-mini/adapter/adapters.safetensors"), {"train"}),
+    "the report deleted": (remove("build/recipes/jessy-mini/report.html"), {"report"}),
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("built") / "project"
+    with checked_once():
+        make(root)
+        build(root)
+        assert doit(root, "run", f"report:{RECIPE}")[1] == [], "a build that was just made is up to date"
+        yield root
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path) -> Path:
+    """A copy of its own, time stamps kept."""
+    shutil.copytree(built, tmp_path / "project")
+    return tmp_path / "project"
+
+
+def tasks(names: set[str], root: Path) -> set[str]:
+    """Names of this table to doit's: stages are those of the recipe or of its base."""
+    whole: set[str] = set()
+    for name in names:
+        if name == "samples of high":
+            whole |= {f"samples:{row}" for row in categories_with_tier(root, "high")}
+        elif name == "base":
+            whole.add("base:gemma-3-270m")
+        elif name == "dataset" or ":" in name:
+            whole.add(name)
+        else:
+            whole.add(f"{name}:{RECIPE}")
+    return whole
+
+
+def categories_with_tier(root: Path, tier: str) -> set[str]:
+    from generators.specs.project import load
+
+    categories = load(root, keep=False).categories
+    return {
+        name for name, category in categories.items() if any(example.get("tier", category["tier"]) == tier for example in category["examples"])
+    }
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_rebuilds_what_it_reaches_and_nothing_else(what: str, project: Path) -> None:
+    edit, expected = EDITS[what]
+    edit(project)
+    foretold = json.loads(doit(project, "plan", "--json", "--recipe", RECIPE)[2])
+    code, ran, printed = doit(project, "run", f"report:{RECIPE}")
+    assert code == 0, printed
+    assert set(ran) == tasks(expected, project)
+    planned = {task["task"] for task in foretold["tasks"]}
+    assert planned - unsure(foretold) <= set(ran) <= planned, "plan foretold something else"
+
+
+def unsure(foretold: dict) -> set[str]:
+    """Tasks that plan lists because a costly stage may write other bytes."""
+    return {task["task"] for task in foretold["tasks"] if all(" may write " in reason["text"] for reason in task["reasons"])}
