@@ -14,6 +14,7 @@ from generators.tasks import load_project, stages_before, task, template_files
 PATHS = Paths(Path())
 PROJECT = load_project(PATHS.root)
 DEFAULT = PROJECT.project["default_recipe"]
+DEFAULTS = (DEFAULT, PROJECT.recipes[DEFAULT]["base"])
 DOIT_CONFIG = {"default_tasks": [f"report:{DEFAULT}"]}
 
 

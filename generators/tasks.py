@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
+from doit.cmd_base import DodoTaskLoader
 from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
 from doit.reporter import ConsoleReporter
@@ -284,3 +285,15 @@ def successes(database: Path) -> dict[str, Success]:
         files = {path: tuple(stored[path]) for path in stored.get("deps:") or () if path in stored}
         found[name] = Success(values.get("reads"), files, values.get("taken") or {})
     return found
+
+
+class Loader(DodoTaskLoader):
+    """A stage that is named without a recipe means the default recipe, and `base` its base: dodo.py's DEFAULTS. `samples` stays all."""
+
+    def load_tasks(self, cmd: Any, pos_args: Any) -> Any:
+        tasks = super().load_tasks(cmd, pos_args)
+        for group in tasks:
+            meant = [f"{group.name}:{name}" for name in self.namespace.get("DEFAULTS", ()) if f"{group.name}:{name}" in group.task_dep]
+            if group.has_subtask and meant:
+                group.task_dep = [name for name in group.task_dep if not name.startswith(f"{group.name}:")] + meant
+        return tasks
