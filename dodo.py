@@ -82,7 +82,7 @@ def task__frames():
             inputs=[
                 PATHS.dataset / "train.jsonl", PATHS.dataset / "valid.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True),
             ],
-            targets=[frames / "train.jsonl", frames / "valid.jsonl", frames / "trained.sha256"],
+            targets=[frames / file for file in ("train.jsonl", "valid.jsonl", "trained.sha256", "system.txt")],
             source=["framing.py", "clients.py", "modelfile.py", "templates.py", "turkish_suffixes.py"],
         )
 
@@ -150,8 +150,8 @@ def task_evaluate():
         paths = PATHS.recipe(name)
         yield task(
             "evaluate", name, f"Judge {name} against its base", partial(stages.evaluate, PROJECT, PATHS, name),
-            reads=partial(stages.evaluate_slice, PROJECT, PATHS, name),
-            inputs=[paths.gguf(recipe["export"]["quantisations"][0]), *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True)],
+            reads=partial(stages.evaluate_slice, PROJECT, name),
+            inputs=[paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "system.txt"],
             targets=[paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")],
             source=[
                 "evaluate", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py", "framing.py",

@@ -87,6 +87,8 @@ def _import_gguf(spec: Mapping[str, Any], found: Found, folder: Path, chat_templ
         config = architectures.config_of_gguf(architecture, gguf)
         tensors = _weights_of_gguf(architecture, config, gguf)
         vocabulary = vocabulary_of_gguf(gguf)
+        if len(vocabulary.tokens) != config["vocab_size"]:
+            raise UserError(f"{gguf.path}: {len(vocabulary.tokens)} tokens for an embedding of {config['vocab_size']} rows")
         dtype = "BF16" if any(gguf.tensors[theirs].type == "BF16" for _, theirs, _ in tensors) else "F16"
         _write_config(folder, config | {"dtype": {"F16": "float16", "BF16": "bfloat16"}[dtype]}, vocabulary, end_of_turn)
         with ThreadPoolExecutor(1) as beside:  # Python's work on the tokenizer leaves the second core to the weights

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from generators import modelfile_reader
 from generators.chat_format import Format, Message, render
@@ -115,7 +116,8 @@ def shapes(chat_format: Format) -> list[Conversation]:
         Conversation("emoji", [system, _said("user", "👩‍💻🤷🏽‍♀️ naber 🇹🇷 ❤️")]),
         Conversation("code", [system, _said("user", code), _said("assistant", "`let x = 1;`"), _said("user", "{{ .System }} {% x %} <b>")]),
         Conversation("quotes and escapes", [_said("user", "\"a\" 'b' `c` \\n \\u0041 “ç” \"\"\" $x")]),
-        Conversation("scripts", [_said("user", "İıŞşĞğ e\u0301 日本語 العربية Ω\u00a0x\tz")]),
+        Conversation("scripts", [_said("user", "İıŞşĞğ é 日本語 العربية Ω\u00a0x\tz")]),
+        Conversation("decomposed characters", [_said("user", "gu\u0308zel e\u0301")]),
         Conversation("control tokens in user text", [system, _said("user", f"sence {controls} ne demek")]),
         Conversation("control tokens in system", [_said("system", f"Kural: {controls}."), _said("user", "Merhaba!")]),
         Conversation("white space around a message", [_said("user", "  merhaba \n")]),
@@ -298,6 +300,8 @@ class Judgement:
         contents = [message["content"] for message in messages]
         if any(token in content for token in chat_format["control_tokens"] for content in contents) and text == wanted.text:
             return f"{self.engine} reads control tokens that a user types as control tokens; our tokenizer keeps them text"
+        if text == wanted.text and text != normalize("NFC", text):
+            return f"{self.engine} reads characters as they are typed; our tokenizer composes them first (NFC)"
         if self.engine != LLAMA_CPP and text == _untrimmed(chat_format, messages):
             return f"{self.engine} cannot trim: white space around a message reaches the model"
         return None

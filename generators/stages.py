@@ -336,6 +336,7 @@ def frames_slice(project: Project, paths: Paths, name: str) -> Slice:
 
 
 def frames(project: Project, paths: Paths, name: str) -> None:
+    from generators.files import write_text
     from generators.framing import Frames, write_frames
     from generators.modelfile import system_prompt
 
@@ -345,6 +346,7 @@ def frames(project: Project, paths: Paths, name: str) -> None:
     wanted = Frames(framings["mix"], framings["per_sample"], project.project["seed"], system, project.clients, project.tiers)
     folder = paths.recipe(name).frames
     write_frames(paths.dataset, wanted, folder)
+    write_text(folder / "system.txt", system + "\n")
     _note_what_is_trained(folder)
 
 
@@ -491,23 +493,30 @@ def modelfiles(project: Project, paths: Paths, name: str) -> None:
 # evaluate
 
 
-def evaluate_slice(project: Project, paths: Paths, name: str) -> Slice:
+def evaluate_slice(project: Project, name: str) -> Slice:
+    """Without what the persona's system prompt is made of: the prompt itself is a file that the evaluation depends on."""
     recipe = project.recipes[name]
     settings = recipe["evaluation"]
     suites = settings["suites"] or list(project.suites)
-    persona = ("opinion_markers", "principles", *(("parameters",) if settings["temperature"] > 0 else ()))
+    persona = recipe["personas"][0]
+    judged = ("opinion_markers", "principles", *(("parameters",) if settings["temperature"] > 0 else ()))
     tiers = {tier: _only(spec, "iterations") for tier, spec in project.tiers["tiers"].items()}
     return _joined(
         {
-            _recipe_file(name): {**_only(recipe, "base", "evaluation", "gates"), "personas": recipe["personas"][:1]},
+            _recipe_file(name): {**_only(recipe, "base", "evaluation", "gates"), "personas": [persona]},
+            _persona_file(persona): _only(_with_cues(project.personas[persona]), *judged),
             _PROJECT: {"seed": project.project["seed"], "quality": _only(project.project["quality"], "forbidden")},
             _TIERS: {"tiers": tiers, **_only(project.tiers, "directive", "marker")},
         },
         _chat_format_slice(project, recipe["base"], "stop", "control_tokens"),
-        _spoken(project, paths, recipe["personas"][0], *persona),
         {f"specs/evals/{suite}.yaml": _without(project.suites[suite], "description") for suite in suites},
         {f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_LOOP) for client in settings["framings"] if client in project.clients},
     )
+
+
+def _with_cues(persona: Spec) -> Spec:
+    """Of the principles, only the cues by which an answer is seen to lean on them."""
+    return {**persona, "principles": [_only(principle, "cues") for principle in persona["principles"]]}
 
 
 def evaluate(project: Project, paths: Paths, name: str) -> None:

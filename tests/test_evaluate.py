@@ -82,7 +82,7 @@ def tuned(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[LlamaEngine]:
-    with engines.llama(model / "base.gguf", model, CHAT_FORMAT, slots=2, context=2048) as opened:
+    with engines.llama(model / "base.gguf", model, CHAT_FORMAT, slots=2, context=2048, threads=1) as opened:
         yield opened
 
 
@@ -97,7 +97,7 @@ def run(model: Path, tuned: Path, templates: Path, target: Path, **changes: Any)
     recipe = RECIPE | {"evaluation": RECIPE["evaluation"] | changes.pop("evaluation", {})}
     return evaluate(
         recipe, "tiny", SUITES, {"tiny": PERSONA}, {"cli": CLIENT}, TIERS, CHAT_FORMAT, PROJECT, model, tuned,
-        target.parent / "train.jsonl", target, lambda line: None, templates=templates, slots=2, **changes,
+        target.parent / "train.jsonl", target, lambda line: None, templates=templates, slots=2, threads=1, **changes,
     )
 
 
@@ -234,7 +234,7 @@ def test_a_control_token_in_a_question_is_text_and_not_a_turn(engine: LlamaEngin
 
 @needs_engine
 def test_an_openai_compatible_server_answers_as_an_engine(model: Path) -> None:
-    with llama_server.serving(model / "base.gguf", context=512) as server:
+    with llama_server.serving(model / "base.gguf", context=512, threads=1) as server:
         found = OpenAIEngine(server.url + "/v1", "tiny")
         said = found.generate([{"role": "user", "content": "naber"}], Sampling(max_tokens=6))
         assert said.tokens > 0 and said.ended == "length" and said.seconds >= said.first_token_s > 0

@@ -43,13 +43,23 @@ def silent(line: str) -> None:
     """Nothing is shown."""
 
 
+def with_indentation(folder: Path) -> None:
+    """Runs of two and four spaces as one token each, in merges too: Gemma has such a token for every length, the tiny tokenizer has not."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8").replace('"▁▁▁"', '"▁▁▁▁"'))
+    tokenizer["model"]["merges"][:0] = [["▁", "▁"], ["▁▁", "▁▁"]]
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+
+
 class Built:
     """A tiny model with its GGUF, Modelfile and framed samples."""
 
     def __init__(self, root: Path, architecture: str, name: str):
         self.root, self.format = root, chat_format(name)
         self.model = tiny_models.write_hf(root / "hf", architecture)
-        known = json.loads((self.model / "tokenizer.json").read_text())["added_tokens"]
+        if architecture == "gemma3":
+            with_indentation(self.model)
+        known = json.loads((self.model / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
         present = {token["content"] for token in known}
         self.format["control_tokens"] = [token for token in self.format["control_tokens"] if token in present]
         self.gguf = self.with_template(jinja_template(self.format))
@@ -57,9 +67,9 @@ class Built:
         self.valid = root / "valid.jsonl"
         write_jsonl(self.valid, SAMPLES)
 
-    def with_template(self, template: str, name: str = "m.gguf") -> Path:
+    def with_template(self, template: str, name: str = "m.gguf", end_of_turn: str = "") -> Path:
         target = self.root / name
-        write_gguf(self.model, None, target, "F16", template, METADATA, silent, self.format["end_of_turn"])
+        write_gguf(self.model, None, target, "F16", template, METADATA, silent, end_of_turn or self.format["end_of_turn"])
         return target
 
     def with_go_template(self, template: str, **over: Any) -> Path:
@@ -68,11 +78,20 @@ class Built:
         target.write_text(render_modelfile(PERSONA, {**self.format, **over}, licence, "m.gguf", template, ROOT / "templates"), encoding="utf-8")
         return target
 
-    def check(self, gguf: Path | None = None, deployed: str | None = None, said: list[str] | None = None) -> dict[str, Any]:
+    def check(self, gguf: Path | None = None, said: list[str] | None = None) -> dict[str, Any]:
+        """The whole gate, with an engine of its own."""
         report = said.append if said is not None else silent
-        return parity.check(
-            self.model, self.format, gguf or self.gguf, {"a": self.modelfile}, self.valid, self.root / "parity.json", report, deployed=deployed
-        )
+        return parity.check(self.model, self.format, gguf or self.gguf, {"a": self.modelfile}, self.valid, self.root / "parity.json", report)
+
+    def compare(self, server: Any, names: set[str], deployed: str | None = None, said: list[str] | None = None) -> list[dict[str, Any]]:
+        """The engines on some shapes, with one that runs already. Returns their figures."""
+        some = [shape for shape in parity.shapes(self.format) if shape.name in names]
+        report = said.append if said is not None else silent
+        files = {"a": read_file(self.modelfile)}
+        return parity.compare(server, parity.Tokenizer.load(self.model, self.format), files, some, report, deployed)[0]
+
+
+FEW = {"without system", "several turns with system"}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +112,7 @@ def test_what_was_trained_is_what_both_engines_send(tmp_path: Path, architecture
     assert [(row["engine"], row["different"]) for row in figures["engines"]] == [("llama.cpp", 0), ("Ollama's TEMPLATE", 0)]
     assert figures["engines"][0]["conversations"] == len(parity.shapes(built.format)) + 1 + len(SAMPLES)
     assert figures == read_json(tmp_path / "parity.json")
-    assert f"llama.cpp: {figures['engines'][0]['tokens']} tokens of 17 conversations are as trained" in said
+    assert f"llama.cpp: {figures['engines'][0]['tokens']} tokens of {figures['engines'][0]['conversations']} conversations are as trained" in said
 
 
 def test_what_an_engine_cannot_do_is_a_warning_with_evidence(gemma: Built) -> None:
@@ -106,7 +125,7 @@ def test_what_an_engine_cannot_do_is_a_warning_with_evidence(gemma: Built) -> No
     control = found["llama.cpp", "control tokens in user text"]
     assert control["what"].startswith("llama.cpp reads control tokens that a user types as control tokens")
     assert "'<start_of_turn>'" in control["evidence"]["sent_ids"]
-    assert "'<start_of_turn>'" not in control["evidence"]["trained_ids"].split("2364")[-1]
+    assert "'<start_of_turn>'" not in control["evidence"]["trained_ids"]
 
 
 # The ways to break a template
@@ -129,8 +148,9 @@ def test_a_broken_go_template_is_caught(gemma: Built, server: Any, way: str) -> 
     assert template != GO
     tokenizer = parity.Tokenizer.load(gemma.model, gemma.format)
     broken = read(f'FROM x\nTEMPLATE """{template}"""\n')
+    shown = [shape for shape in parity.shapes(gemma.format) if shape.name in {"without system", "with system"}]
     with pytest.raises(UserError, match=f"Ollama's TEMPLATE does not send what was trained: .* first {first!r} at token") as caught:
-        parity.compare(server, tokenizer, {"a": broken}, parity.shapes(gemma.format), silent)
+        parity.compare(server, tokenizer, {"a": broken}, shown, silent)
     lines = str(caught.value).splitlines()
     assert lines[1].startswith("   trained: ") and lines[2].startswith("   sent:    ")
     assert all(" text '" in line and "'<start_of_turn>'" in line for line in lines[1:])
@@ -169,32 +189,28 @@ def test_a_missing_stop_is_caught(gemma: Built) -> None:
 
 
 def test_a_gguf_that_ends_answers_elsewhere_is_caught(gemma: Built) -> None:
-    target = gemma.root / "endless.gguf"
-    write_gguf(gemma.model, None, target, "F16", JINJA, METADATA, silent, "<start_of_turn>")
+    target = gemma.with_template(JINJA, "endless.gguf", "<start_of_turn>")
     with pytest.raises(UserError, match="ends an answer at the tokens .* and was trained to end it at"):
         gemma.check(target)
 
 
 def test_a_mismatch_leaves_the_last_good_figures(gemma: Built) -> None:
-    gemma.check()
-    before = (gemma.root / "parity.json").read_bytes()
+    (gemma.root / "parity.json").write_text("the last good ones")
     gemma.with_go_template("<bos>" + GO)
     try:
         with pytest.raises(UserError):
             gemma.check()
     finally:
         gemma.with_go_template(GO)
-    assert (gemma.root / "parity.json").read_bytes() == before
+    assert (gemma.root / "parity.json").read_text() == "the last good ones"
 
 
 def test_a_prompt_that_does_not_fit_into_num_ctx_is_a_warning(gemma: Built) -> None:
-    long = [{"messages": [{"role": "user", "content": "uzun " * 400}, {"role": "assistant", "content": "x"}], "metadata": {"id": "long"}}]
-    write_jsonl(gemma.valid, long)
-    try:
-        figures = gemma.check()
-    finally:
-        write_jsonl(gemma.valid, SAMPLES)
-    assert any("do not fit into num_ctx 512; Ollama cuts the prompt's head" in warning["what"] for warning in figures["warnings"])
+    tokenizer = parity.Tokenizer.load(gemma.model, gemma.format)
+    said = [parity.Conversation("short", [{"role": "user", "content": "a"}]), parity.Conversation("long", [{"role": "user", "content": "uzun " * 400}])]
+    longest, warnings = parity._fits_context({"a": read_file(gemma.modelfile)}, tokenizer, said)
+    assert longest > 512 and [warning["conversation"] for warning in warnings] == ["long"]
+    assert "do not fit into num_ctx 512; Ollama cuts the prompt's head" in warnings[0]["what"]
 
 
 @pytest.mark.parametrize("source", ["{{ if }}", "{{ .Messages", "{{ nothing .System }}"])
@@ -241,32 +257,33 @@ def ollama(gemma: Built, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Ollam
     running.server_close()
 
 
-def test_a_live_ollama_is_the_fourth_engine(gemma: Built, ollama: type[Ollama]) -> None:
-    assert [row["engine"] for row in gemma.check(deployed="tiny")["engines"]] == ["llama.cpp", "Ollama's TEMPLATE", "live Ollama"]
+def test_a_live_ollama_is_the_fourth_engine(gemma: Built, server: Any, ollama: type[Ollama]) -> None:
+    figures = gemma.compare(server, FEW, deployed="tiny")
+    assert [row["engine"] for row in figures] == ["llama.cpp", "Ollama's TEMPLATE", "live Ollama"]
 
 
-def test_a_live_ollama_that_renders_otherwise_is_caught(gemma: Built, ollama: type[Ollama]) -> None:
+def test_a_live_ollama_that_renders_otherwise_is_caught(gemma: Built, server: Any, ollama: type[Ollama]) -> None:
     ollama.broken = "<bos>"
     with pytest.raises(UserError, match="live Ollama does not send what was trained"):
-        gemma.check(deployed="tiny")
+        gemma.compare(server, FEW, deployed="tiny")
 
 
-def test_an_ollama_that_cannot_show_what_it_renders_is_named(gemma: Built, ollama: type[Ollama]) -> None:
+def test_an_ollama_that_cannot_show_what_it_renders_is_named(gemma: Built, server: Any, ollama: type[Ollama]) -> None:
     ollama.broken = "old"
     with pytest.raises(UserError, match="does not show what it renders .* update it"):
-        gemma.check(deployed="tiny")
+        gemma.compare(server, FEW, deployed="tiny")
 
 
-def test_an_ollama_without_this_model_is_left_out_and_said(gemma: Built, ollama: type[Ollama]) -> None:
+def test_an_ollama_without_this_model_is_left_out_and_said(gemma: Built, server: Any, ollama: type[Ollama]) -> None:
     said: list[str] = []
-    assert len(gemma.check(deployed="other", said=said)["engines"]) == 2
+    assert len(gemma.compare(server, FEW, deployed="other", said=said)) == 2
     assert any("does not hold this other: three engines are compared" in line for line in said)
 
 
-def test_no_ollama_is_left_out_and_said(gemma: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_ollama_is_left_out_and_said(gemma: Built, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:1")
     said: list[str] = []
-    assert len(gemma.check(deployed="tiny", said=said)["engines"]) == 2
+    assert len(gemma.compare(server, FEW, deployed="tiny", said=said)) == 2
     assert "no Ollama answers at http://127.0.0.1:1: three engines are compared" in said
 
 

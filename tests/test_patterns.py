@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generators import patterns
@@ -75,6 +75,7 @@ def test_a_decomposed_text_is_read_like_a_composed_one() -> None:
     assert patterns.matches("şöyle", unicodedata.normalize("NFD", "Şöyle böyle"))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(min_size=1, max_size=40))
 def test_no_text_makes_a_phrase_raise(text: str) -> None:
     if patterns.problem(text) is None:
@@ -86,6 +87,7 @@ def test_fold_follows_turkish_letter_case() -> None:
     assert fold(unicodedata.normalize("NFD", "İÇİN")) == "için"
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60))
 def test_fold_is_stable(text: str) -> None:
     assert fold(fold(text)) == fold(text)

@@ -244,6 +244,7 @@ def test_every_example_with_a_slot_that_is_not_there_is_found_before_rendering()
     wrong = {"user": "{{ slots.cty }}", "jessy": "Evet."}
     spec = category(wrong, PAIR, wrong, slots={"city": ["Ankara"]})
     assert [index for index, _ in problems_of_slots(spec)] == [0, 2]
+    assert possible(spec) == 3
 
 
 # --- spelling ---------------------------------------------------------------------------------------------------------------------

@@ -247,8 +247,8 @@ def duplicates(entries: Sequence[Entry], questions: Sequence[Question]) -> Itera
         elif len({entries[index].users for index in indices}) < len(indices):
             repeated.setdefault(sources[0], []).append(entries[indices[0]].users[0])
     for source, asked in repeated.items():
-        message = f"the example yields {len(asked)} questions more than once, such as {asked[0]!r}: its answer has slots that its question lacks"
-        yield Violation("duplicate", message, (source,))
+        times = f"the example yields {len(asked)} questions more than once, such as {asked[0]!r}"
+        yield Violation("duplicate", f"{times}: its answer has slots that its question lacks", (source,))
 
 
 def near_duplicates(entries: Sequence[Entry], questions: Sequence[Question], limits: Limits) -> list[Near]:

@@ -40,12 +40,12 @@ def evaluate(
     recipe: Spec, name: str, suites: Suites, personas: dict[str, Spec], clients: dict[str, Spec], tiers: Spec, chat_format: Spec,
     project: Spec,
     base: Path, tuned: Path, train_samples: Path, target: Path, report: Report, *, half: str | None = None,
-    cache: Path | None = None, templates: Path = _TEMPLATES, slots: int = SLOTS,
+    cache: Path | None = None, templates: Path = _TEMPLATES, slots: int = SLOTS, threads: int | None = None,
 ) -> dict[str, Any]:
     """Returns what is in scores.json. A missed gate is only shown; see `enforce`.
 
     base: model directory. tuned: GGUF. train_samples: train.jsonl of the dataset, for the trace. half: `dev` or `test` cases only.
-    cache: folder of answers, `target`/answers by default; it may be shared by recipes. Raises UserError when an engine cannot run.
+    cache: folder of answers, `target`/answers by default; it may be shared by recipes. threads: of llama.cpp, all by default. Raises UserError when an engine cannot run.
     """
     persona = personas[recipe["personas"][0]]
     wanted = _suites_of(recipe, suites)
@@ -54,7 +54,8 @@ def evaluate(
     judge = _Judge(persona, project, chat_format, frames)
     rows: dict[str, list[Row]] = {}
     engines: dict[str, Spec] = {}
-    for side, opening in (("base", _open_base(base, chat_format, slots)), ("tuned", llama(tuned, base, chat_format, slots))):
+    opened = {"base": _open_base(base, chat_format, slots, threads), "tuned": llama(tuned, base, chat_format, slots, threads=threads)}
+    for side, opening in opened.items():
         asked = list(queries(wanted, _framings(recipe, wanted, side), _repeats(recipe), half))
         if not asked:
             raise UserError(f"the suites have no case to ask{f' in the half {half}' if half else ''}; add cases to specs/evals/")
@@ -162,11 +163,11 @@ def _sampling(recipe: Spec, persona: Spec, project: Spec) -> Sampling:
 
 
 @contextmanager
-def _open_base(base: Path, chat_format: Spec, slots: int) -> Iterator[Engine]:
+def _open_base(base: Path, chat_format: Spec, slots: int, threads: int | None) -> Iterator[Engine]:
     """The GGUF that the base came from, in the same engine as the tuned one; without it, the directory's weights in MLX."""
     gguf = base / "base.gguf"
     if gguf.is_file():
-        with llama(gguf, base, chat_format, slots) as engine:
+        with llama(gguf, base, chat_format, slots, threads=threads) as engine:
             yield engine
     else:
         yield MlxEngine(base, chat_format)

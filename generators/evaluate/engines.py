@@ -167,7 +167,9 @@ class LlamaEngine:
 
 
 @contextmanager
-def llama(gguf: Path, model: Path, chat_format: dict[str, Any], slots: int = 4, context: int = 4096) -> Iterator[LlamaEngine]:
+def llama(
+    gguf: Path, model: Path, chat_format: dict[str, Any], slots: int = 4, context: int = 4096, threads: int | None = None
+) -> Iterator[LlamaEngine]:
     """llama.cpp on `gguf`, with the tokenizer of the model directory. Raises UserError when a file is missing or does not load."""
     from generators.llama_server import serving
     from generators.tokens import Tokenizer
@@ -175,7 +177,7 @@ def llama(gguf: Path, model: Path, chat_format: dict[str, Any], slots: int = 4, 
     if not gguf.is_file():
         raise UserError(f"{gguf} does not exist; run: doit gguf (or doit base, for the base model)")
     tokenizer = Tokenizer.load(model, chat_format)
-    with serving(gguf, context=context, slots=slots) as server:
+    with serving(gguf, context=context, slots=slots, threads=threads) as server:
         yield LlamaEngine(server, gguf, tokenizer, chat_format)
 
 

@@ -69,9 +69,15 @@ def problems_of_slots(category: dict[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def possible(category: dict[str, Any]) -> int:
-    """How many different samples the category can yield."""
+    """How many different samples the category can yield. An example that cannot be filled (see `problems_of_slots`) counts as one."""
     tables: dict[str, Sequence[str]] = {}
-    return sum(prepare_example(example, category, tables).possible for example in category["examples"])
+    total = 0
+    for example in category["examples"]:
+        try:
+            total += prepare_example(example, category, tables).possible
+        except UserError:
+            total += 1
+    return total
 
 
 def expand(category: dict[str, Any], examples: Sequence[Example], seed: int) -> Iterator[Draw]:

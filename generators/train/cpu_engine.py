@@ -66,4 +66,5 @@ class CpuEngine:
         for layer in self._decoder.layers:
             for projection in layer.projections():
                 projection.refresh()
+        self._arena.restart()
         return Step(self._decoder, self._lowest, layout_of(batch), self._workers, self._arena)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from generators.train.cpu import kernels
-from generators.train.cpu.decoder import Decoder, Norm
+from generators.train.cpu.decoder import Decoder, Layer, Norm
 from generators.train.cpu.projection import Gradients
 from generators.train.cpu.workers import Arena, scratch
 
@@ -27,68 +27,67 @@ class Tables:
         return cls(by_position[0][positions], by_position[1][positions])
 
 
+class Buffers:
+    """What a layer leaves for its backward pass, (rows, columns) each; a layer that needs none shares them with others.
+
+    Rows are all tokens for x, k and v, and the asking ones for the rest. q, k, v: as projected. mixed: what attention gave. low_*: x A of
+    the projections. With norms around attention and MLP, what they gave is kept (attended, fed), and the sum in the middle of the layer
+    is made again; without, that sum is kept (middle) and they are not.
+    """
+
+    def __init__(self, decoder: Decoder, layer: Layer, tokens: int, asking: int, arena: Arena):
+        around, width = layer.after_attention is not None, decoder.width
+        queries, keys = layer.heads.heads * layer.heads.size, layer.heads.groups * layer.heads.size
+        self.q, self.k, self.v = arena.take(asking, queries), arena.take(tokens, keys), arena.take(tokens, keys)
+        self.mixed = arena.take(asking, queries)
+        self.attended, self.fed = (arena.take(asking, width), arena.take(asking, width)) if around else (None, None)
+        self.middle = None if around else arena.take(asking, width)
+        self.gate, self.up = arena.take(asking, decoder.inner), arena.take(asking, decoder.inner)
+        self.low_enter = arena.take(tokens, layer.enter.rank)
+        self.low_ask = arena.take(asking, layer.ask.rank if layer.ask else 0)
+        self.low_output, self.low_gate_up, self.low_down = (
+            arena.take(asking, projection.rank) for projection in (layer.output, layer.gate_up, layer.down)
+        )
+
+
+class Passing:
+    """What is needed around one attention only, and shared by all layers: queries and keys after rotation, and in the backward pass
+    (`backward`) the gradients of attention's output, of these, and of the values."""
+
+    def __init__(self, layer: Layer, tokens: int, asking: int, arena: Arena, backward: bool):
+        queries, keys = layer.heads.heads * layer.heads.size, layer.heads.groups * layer.heads.size
+        self.q, self.k = arena.take(asking, queries), arena.take(tokens, keys)
+        if backward:
+            self.d_mixed, self.dq = arena.take(asking, queries), arena.take(asking, queries)
+            self.dk, self.dv = arena.take(tokens, keys), arena.take(tokens, keys)
+
+
 class Block:
     """A layer at work on a batch. Its methods take a slice of rows, and touch those rows only.
 
     Rows are all tokens until keys and values are there, and the asking ones from the queries on; in all layers but the last these are
-    the same. Kept for the backward pass: x, what came in; q, k, v, as projected; mixed, what attention gave; attended, its projection;
-    middle, the sum of that and x; gate, up; fed, what the MLP gave; and x A of every projection. Not kept layers share one set of buffers.
+    the same.
     """
 
-    def __init__(self, decoder: Decoder, index: int, tables: tuple[Tables, Tables], asking: Array | None, tokens: int, arena: Arena, keep: bool):
-        """tables: for queries and for keys. asking: the rows that ask, or None for all."""
-        self.decoder, self.layer, self.asking = decoder, decoder.layers[index], asking
+    def __init__(
+        self, decoder: Decoder, layer: Layer, tables: tuple[Tables, Tables], asking: Array | None, x: Array, result: Array, kept: Buffers,
+        passing: Passing,
+    ):  # fmt: skip
+        """tables: for queries and for keys. asking: the rows that ask, or None for all. x: (tokens, width), what comes in.
+        result: (asking, width), where what goes on is put."""
+        self.decoder, self.layer, self.asking, self.x, self.result, self.kept, self.passing = decoder, layer, asking, x, result, kept, passing
         self.query_tables, self.key_tables = tables
-        self.result: Array = np.empty(0, np.float32)  # (asking, width): where `leave` puts what goes on
-        layer, width = self.layer, decoder.width
-        heads, asked = layer.heads, tokens if asking is None else len(asking)
-        queries, keys = heads.heads * heads.size, heads.groups * heads.size
-
-        def kept(name: str, rows: int, columns: int) -> Array:
-            return arena.get(f"{index if keep else 'passing'}.{name}", rows, columns)
-
-        self.x = kept("x", tokens, width) if keep else arena.get(f"x.{index % 2}", tokens, width)
-        self.q, self.k, self.v = kept("q", asked, queries), kept("k", tokens, keys), kept("v", tokens, keys)
-        self.mixed = kept("mixed", asked, queries)
-        self.attended, self.middle, self.fed = (kept(name, asked, width) for name in ("attended", "middle", "fed"))
-        self.gate, self.up = kept("gate", asked, decoder.inner), kept("up", asked, decoder.inner)
-        self.low_enter = kept("low_enter", tokens, layer.enter.rank)
-        self.low_ask = kept("low_ask", asked, layer.ask.rank if layer.ask else 0)
-        self.low_output, self.low_gate_up, self.low_down = (
-            kept(f"low_{name}", asked, projection.rank)
-            for name, projection in (("output", layer.output), ("gate_up", layer.gate_up), ("down", layer.down))
-        )
-        self.residual = self.x if asking is None else kept("asking", asked, width)
-        self.q_turned, self.k_turned = arena.get("q_turned", asked, queries), arena.get("k_turned", tokens, keys)
-        self._arena, self._shapes = arena, (asked, queries, tokens, keys)
-
-    # Only the backward pass needs these.
-
-    @property
-    def d_mixed(self) -> Array:
-        return self._arena.get("d_mixed", *self._shapes[:2])
-
-    @property
-    def dq(self) -> Array:
-        return self._arena.get("dq", *self._shapes[:2])
-
-    @property
-    def dk(self) -> Array:
-        return self._arena.get("dk", *self._shapes[2:])
-
-    @property
-    def dv(self) -> Array:
-        return self._arena.get("dv", *self._shapes[2:])
+        self.residual = x if asking is None else np.empty((len(asking), decoder.width), np.float32)
 
     # --- forward
 
     def enter(self, rows: slice) -> None:
         """x to keys and values, and to queries where all rows ask."""
         normed = self._normed(self.layer.before_attention, self.x[rows])
-        outputs = [self.k[rows], self.v[rows]]
+        outputs = [self.kept.k[rows], self.kept.v[rows]]
         if self.asking is None:
-            outputs.insert(0, self.q[rows])
-        self.layer.enter.forward(normed, outputs, self.low_enter[rows])
+            outputs.insert(0, self.kept.q[rows])
+        self.layer.enter.forward(normed, outputs, self.kept.low_enter[rows])
         self.turn_keys(rows)
         if self.asking is None:
             self.turn_queries(rows)
@@ -97,16 +96,16 @@ class Block:
         """The last layer's queries."""
         assert self.layer.ask is not None and self.asking is not None
         np.take(self.x, self.asking[rows], axis=0, out=self.residual[rows])
-        self.layer.ask.forward(self._normed(self.layer.before_attention, self.residual[rows]), [self.q[rows]], self.low_ask[rows])
+        self.layer.ask.forward(self._normed(self.layer.before_attention, self.residual[rows]), [self.kept.q[rows]], self.kept.low_ask[rows])
         self.turn_queries(rows)
 
     def turn_queries(self, rows: slice) -> None:
-        self._turn(self.q[rows], self.layer.q_norm, self.query_tables, rows, self.q_turned[rows])
+        self._turn(self.kept.q[rows], self.layer.q_norm, self.query_tables, rows, self.passing.q[rows])
 
     def turn_keys(self, rows: slice) -> None:
         """The scale of the softmax goes with the keys, as there are fewer of them."""
-        self._turn(self.k[rows], self.layer.k_norm, self.key_tables, rows, self.k_turned[rows])
-        self.k_turned[rows] *= np.float32(self.layer.scale)
+        self._turn(self.kept.k[rows], self.layer.k_norm, self.key_tables, rows, self.passing.k[rows])
+        self.passing.k[rows] *= np.float32(self.layer.scale)
 
     def _turn(self, x: Array, norm: Norm | None, tables: Tables, rows: slice, out: Array) -> None:
         size = self.layer.heads.size
@@ -117,14 +116,24 @@ class Block:
 
     def leave(self, rows: slice) -> None:
         """From attention's output to the layer's."""
-        layer, middle, result = self.layer, self.middle[rows], self.result[rows]
-        layer.output.forward(self.mixed[rows], [self.attended[rows]], self.low_output[rows])
-        np.add(self.residual[rows], self._maybe_normed(layer.after_attention, self.attended[rows]), out=middle)
-        layer.gate_up.forward(self._normed(layer.before_mlp, middle), [self.gate[rows], self.up[rows]], self.low_gate_up[rows])
-        hidden = scratch("hidden", *self.gate[rows].shape)
-        kernels.gated(self.decoder.activation, self.gate[rows], self.up[rows], hidden)
-        layer.down.forward(hidden, [self.fed[rows]], self.low_down[rows])
-        np.add(middle, self._maybe_normed(layer.after_mlp, self.fed[rows]), out=result)
+        layer, kept, result = self.layer, self.kept, self.result[rows]
+        attended, fed = self._place(kept.attended, rows, "attended"), self._place(kept.fed, rows, "fed")
+        layer.output.forward(kept.mixed[rows], [attended], kept.low_output[rows])
+        middle = self._add_attended(attended, rows)
+        layer.gate_up.forward(self._normed(layer.before_mlp, middle), [kept.gate[rows], kept.up[rows]], kept.low_gate_up[rows])
+        hidden = scratch("hidden", *kept.gate[rows].shape)
+        kernels.gated(self.decoder.activation, kept.gate[rows], kept.up[rows], hidden)
+        layer.down.forward(hidden, [fed], kept.low_down[rows])
+        np.add(middle, self._maybe_normed(layer.after_mlp, fed), out=result)
+
+    def _place(self, kept: Array | None, rows: slice, name: str) -> Array:
+        """The rows of a kept array, or a place for what is not kept."""
+        return scratch(name, *self.result[rows].shape) if kept is None else kept[rows]
+
+    def _add_attended(self, attended: Array, rows: slice) -> Array:
+        """The sum in the middle of the layer."""
+        middle = self._place(self.kept.middle, rows, "middle")
+        return np.add(self.residual[rows], self._maybe_normed(self.layer.after_attention, attended), out=middle)
 
     def _normed(self, norm: Norm, x: Array) -> Array:
         out = scratch("normed", *x.shape)
@@ -138,48 +147,50 @@ class Block:
 
     def leave_backward(self, d: Array, rows: slice) -> Gradients:
         """d: (asking, width), the gradient of the layer's output; that of its residual input takes its place. Fills `d_mixed`."""
-        layer, d = self.layer, d[rows]
+        layer, kept, d = self.layer, self.kept, d[rows]
         found = self._mlp_backward(d, rows)
-        d_attended = self._norm_backward(layer.after_attention, d, self.attended[rows])
-        d_low = layer.output.backward([d_attended], self.d_mixed[rows])
-        return found | layer.output.gradients(self.mixed[rows], self.low_output[rows], d_low, [d_attended])
+        d_attended = self._norm_backward(layer.after_attention, d, kept.attended, rows)
+        d_low = layer.output.backward([d_attended], self.passing.d_mixed[rows])
+        return found | layer.output.gradients(kept.mixed[rows], kept.low_output[rows], d_low, [d_attended])
 
     def _mlp_backward(self, d: Array, rows: slice) -> Gradients:
         """Adds to `d`, the gradient of the layer's output, what comes through the MLP."""
-        layer, middle, gate, up = self.layer, self.middle[rows], self.gate[rows], self.up[rows]
-        hidden, d_hidden, d_up = (scratch(name, *gate.shape) for name in ("hidden", "d_hidden", "d_up"))
-        d_fed = self._norm_backward(layer.after_mlp, d, self.fed[rows])
+        layer, kept = self.layer, self.kept
+        middle = kept.middle[rows] if kept.attended is None else self._add_attended(kept.attended[rows], rows)
+        hidden, d_hidden, d_up = (scratch(name, *kept.gate[rows].shape) for name in ("hidden", "d_hidden", "d_up"))
+        d_fed = self._norm_backward(layer.after_mlp, d, kept.fed, rows)
         d_low = layer.down.backward([d_fed], d_hidden)
-        kernels.gated_backward(self.decoder.activation, gate, up, d_hidden, hidden, d_hidden, d_up)
-        found = layer.down.gradients(hidden, self.low_down[rows], d_low, [d_fed])
+        kernels.gated_backward(self.decoder.activation, kept.gate[rows], kept.up[rows], d_hidden, hidden, d_hidden, d_up)
+        found = layer.down.gradients(hidden, kept.low_down[rows], d_low, [d_fed])
         d_normed = scratch("d_normed", *middle.shape)
         d_low = layer.gate_up.backward([d_hidden, d_up], d_normed)
-        found |= layer.gate_up.gradients(self._normed(layer.before_mlp, middle), self.low_gate_up[rows], d_low, [d_hidden, d_up])
+        found |= layer.gate_up.gradients(self._normed(layer.before_mlp, middle), kept.low_gate_up[rows], d_low, [d_hidden, d_up])
         layer.before_mlp.backward(d_normed, middle, d_normed)
         d += d_normed
         return found
 
-    def _norm_backward(self, norm: Norm | None, d: Array, x: Array) -> Array:
-        if norm is None:
+    def _norm_backward(self, norm: Norm | None, d: Array, x: Array | None, rows: slice) -> Array:
+        """Through a norm that may not be there; x: what was normed, if it is."""
+        if norm is None or x is None:
             return d
-        out = scratch("d_normed", *x.shape)
-        norm.backward(d, x, out)
+        out = scratch("d_normed", *d.shape)
+        norm.backward(d, x[rows], out)
         return out
 
     def ask_backward(self, d: Array, rows: slice) -> Gradients:
         """d: (asking, width), the gradient of the last layer's residual; what comes through its queries is added."""
         assert self.layer.ask is not None
-        slopes = [self._turn_backward(self.dq, self.q, self.layer.q_norm, self.query_tables, rows, "dq")]
-        return self._project_backward(self.layer.ask, slopes, self.residual[rows], self.low_ask[rows], d[rows])
+        slopes = [self._turn_backward(self.passing.dq, self.kept.q, self.layer.q_norm, self.query_tables, rows, "dq")]
+        return self._project_backward(self.layer.ask, slopes, self.residual[rows], self.kept.low_ask[rows], d[rows])
 
     def enter_backward(self, d: Array | None, rows: slice) -> Gradients:
         """d: (tokens, width), the gradient of the residual; what comes through keys, values and queries is added. None: nobody needs it."""
         layer = self.layer
-        self.dk[rows] *= np.float32(layer.scale)
-        slopes = [self._turn_backward(self.dk, self.k, layer.k_norm, self.key_tables, rows, "dk"), self.dv[rows]]
+        self.passing.dk[rows] *= np.float32(layer.scale)
+        slopes = [self._turn_backward(self.passing.dk, self.kept.k, layer.k_norm, self.key_tables, rows, "dk"), self.passing.dv[rows]]
         if self.asking is None:
-            slopes.insert(0, self._turn_backward(self.dq, self.q, layer.q_norm, self.query_tables, rows, "dq"))
-        return self._project_backward(layer.enter, slopes, self.x[rows], self.low_enter[rows], None if d is None else d[rows])
+            slopes.insert(0, self._turn_backward(self.passing.dq, self.kept.q, layer.q_norm, self.query_tables, rows, "dq"))
+        return self._project_backward(layer.enter, slopes, self.x[rows], self.kept.low_enter[rows], None if d is None else d[rows])
 
     def _project_backward(self, projection: Any, slopes: list[Array], x: Array, low: Array, d: Array | None) -> Gradients:
         norm = self.layer.before_attention

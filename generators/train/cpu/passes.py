@@ -12,7 +12,7 @@ from typing import Callable, Sequence
 import numpy as np
 
 from generators.train.cpu import attention
-from generators.train.cpu.block import Block, Tables
+from generators.train.cpu.block import Block, Buffers, Passing, Tables
 from generators.train.cpu.decoder import Decoder
 from generators.train.cpu.head import cross_entropy
 from generators.train.cpu.layout import Layout
@@ -41,7 +41,7 @@ class Step:
     def loss_and_gradients(self) -> tuple[float, Gradients]:
         """The loss, and its gradients by the names of the model's parameters."""
         final = self._forward(keep=True)
-        slope = self.arena.get("slope", *final.shape)
+        slope = self.arena.take(*final.shape)
         loss = self._head(final, slope)
         self._backward(slope)
         return loss, self.gradients
@@ -65,28 +65,37 @@ class Step:
 
     def _forward(self, keep: bool) -> Array:
         """(asking, width): the normed hidden states that go to the head."""
-        layout, decoder = self.layout, self.decoder
-        length = int(layout.positions.max()) + 1
-        all_tables = [Tables.of(rope.tables(length), layout.positions) for rope in decoder.ropes]
-        asking_tables = [Tables.of(rope.tables(length), layout.positions[layout.predicting]) for rope in decoder.ropes]
-        self.stack = []
-        for index, layer in enumerate(decoder.layers):
-            asking = layout.predicting if index == self.last else None
-            queries = asking_tables if index == self.last else all_tables
-            tables = (queries[layer.rope], all_tables[layer.rope])
-            self.stack.append(Block(decoder, index, tables, asking, layout.tokens, self.arena, keep and index >= self.lowest))
+        self.stack = self._stack(keep)
         first, last = self.stack[0], self.stack[-1]
         self._over(self.all_rows, self._embed, first.enter)
         for block, following in zip(self.stack[:-1], self.stack[1:], strict=True):
             self._attend(block)
-            block.result = following.x
             self._over(self.all_rows, block.leave, following.enter)
         self._over(self.asking_rows, last.ask)
         self._attend(last)
-        last.result = self.arena.get("last", len(layout.predicting), decoder.width)
-        final = self.arena.get("final", len(layout.predicting), decoder.width)
-        self._over(self.asking_rows, last.leave, lambda rows: decoder.norm.forward(last.result[rows], final[rows]))
+        final = self.arena.take(*last.result.shape)
+        self._over(self.asking_rows, last.leave, lambda rows: self.decoder.norm.forward(last.result[rows], final[rows]))
         return final
+
+    def _stack(self, keep: bool) -> list[Block]:
+        """The layers at work. keep: whether for a backward pass, which comes down to the lowest layer with an adapter."""
+        layout, decoder, arena = self.layout, self.decoder, self.arena
+        tokens, asking, last = layout.tokens, len(layout.predicting), self.last
+        by_position = [rope.tables(int(layout.positions.max()) + 1) for rope in decoder.ropes]
+        of_all = [Tables.of(tables, layout.positions) for tables in by_position]
+        of_asking = [Tables.of(tables, layout.positions[layout.predicting]) for tables in by_position]
+        streams = [arena.take(tokens, decoder.width) for _ in (decoder.layers if keep else decoder.layers[:2])]
+        not_kept = Buffers(decoder, decoder.layers[min(self.lowest, last)], tokens, tokens, arena) if self.lowest or not keep else None
+        passing = Passing(decoder.layers[0], tokens, tokens, arena, backward=keep)
+        stack = []
+        for index, layer in enumerate(decoder.layers[:last]):
+            x, result = streams[index % len(streams)], streams[(index + 1) % len(streams)]
+            kept = not_kept if not_kept and (not keep or index < self.lowest) else Buffers(decoder, layer, tokens, tokens, arena)
+            stack.append(Block(decoder, layer, (of_all[layer.rope], of_all[layer.rope]), None, x, result, kept, passing))
+        layer, tables = decoder.layers[last], (of_asking[decoder.layers[last].rope], of_all[decoder.layers[last].rope])
+        kept, passing = Buffers(decoder, layer, tokens, asking, arena), Passing(layer, tokens, asking, arena, backward=keep)
+        result = arena.take(asking, decoder.width)
+        return [*stack, Block(decoder, layer, tables, layout.predicting, streams[last % len(streams)], result, kept, passing)]
 
     def _embed(self, rows: slice) -> None:
         x = self.stack[0].x[rows]
@@ -94,15 +103,17 @@ class Step:
         x *= np.float32(self.decoder.embedding_scale)
 
     def _attend(self, block: Block) -> None:
+        passing, kept = block.passing, block.kept
         runs = attention.runs(self.layout, block.asking)
-        self.workers.run([partial(attention.forward, run, block.layer.heads, block.q_turned, block.k_turned, block.v, block.mixed) for run in runs])
+        self.workers.run([partial(attention.forward, run, block.layer.heads, passing.q, passing.k, kept.v, kept.mixed) for run in runs])
 
     def _attend_backward(self, block: Block) -> None:
+        passing = block.passing
+        arguments = (block.layer.heads, passing.q, passing.k, block.kept.v, passing.d_mixed, passing.dq, passing.dk, passing.dv)
         runs = attention.runs(self.layout, block.asking)
-        arguments = (block.layer.heads, block.q_turned, block.k_turned, block.v, block.d_mixed, block.dq, block.dk, block.dv)
         for prefix, dk, dv in filter(None, self.workers.run([partial(attention.backward, run, *arguments) for run in runs])):
-            block.dk[prefix] += dk
-            block.dv[prefix] += dv
+            passing.dk[prefix] += dk
+            passing.dv[prefix] += dv
 
     def _backward(self, slope: Array) -> None:
         """slope: (asking, width), the gradient of what went to the head; it is written over."""
@@ -116,7 +127,7 @@ class Step:
         self._over(self.all_rows, last.turn_keys)
         self._attend_backward(last)
         self._over(self.asking_rows, partial(last.ask_backward, slope))
-        dx = self.arena.get("dx", self.layout.tokens, self.decoder.width)
+        dx = self.arena.take(self.layout.tokens, self.decoder.width)
         dx[...] = 0
         dx[self.layout.predicting] = slope
         for index in range(self.last, self.lowest, -1):

@@ -51,30 +51,47 @@ def slices(rows: int, workers: int, at_most: int) -> list[slice]:
 
 
 class Arena:
-    """Named float32 buffers that are kept from step to step: fresh memory costs a page fault every 4 KiB."""
+    """Memory for the arrays of a step, kept from step to step: fresh memory costs a page fault every 4 KiB.
+
+    It comes in large chunks, which the allocator takes from the system and gives back whole; buffers that grow one by one would leave
+    holes behind them.
+    """
+
+    _CHUNK = 64 * 1024 * 1024 // 4  # float32 numbers
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Array] = {}
+        self._chunks: list[Array] = []
+        self._used: list[int] = []  # how many numbers of each chunk are taken
 
-    def get(self, name: str, *shape: int) -> Array:
-        """An array with whatever was in it before; it is the only one of that name."""
+    def restart(self) -> None:
+        """What was taken may be overwritten from now on."""
+        self._used = [0] * len(self._chunks)
+
+    def take(self, *shape: int) -> Array:
+        """A float32 array of its own, with whatever was in that memory before."""
         size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size:
-            self._buffers.pop(name, None)
-            del buffer
-            buffer = self._buffers[name] = np.empty(size, np.float32)
-        return buffer[:size].reshape(shape)
+        for number, used in enumerate(self._used):
+            if used + size <= len(self._chunks[number]):
+                break
+        else:
+            number, used = len(self._chunks), 0
+            self._chunks.append(np.empty(max(size, self._CHUNK), np.float32))
+            self._used.append(0)
+        self._used[number] = used + -(-size // 16) * 16  # the next one starts at a cache line
+        return self._chunks[number][used : used + size].reshape(shape)
 
 
 class _Scratch(threading.local):
     def __init__(self) -> None:
-        self.arena = Arena()
+        self.buffers: dict[str, Array] = {}
 
 
 _scratch = _Scratch()
 
 
 def scratch(name: str, *shape: int) -> Array:
-    """A buffer of this thread, valid until the next call with that name in it."""
-    return _scratch.arena.get(name, *shape)
+    """A small buffer of this thread, valid until the next call with that name in it."""
+    size = math.prod(shape)
+    if name not in _scratch.buffers or _scratch.buffers[name].size < size:
+        _scratch.buffers[name] = np.empty(size, np.float32)
+    return _scratch.buffers[name][:size].reshape(shape)
