@@ -53,7 +53,7 @@ def task_dataset():
         reads=partial(stages.dataset_slice, PROJECT),
         inputs=[PATHS.samples(name) for name in PROJECT.categories],
         targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
-        source=["dataset", "classify.py", "language.py", "patterns.py", "turkish.py"],
+        source=["dataset", "classify.py", "language.py", "needles.py", "patterns.py", "turkish.py"],
         after=[f"samples:{name}" for name in PROJECT.categories],
     )
 

@@ -202,13 +202,13 @@ needs_rustc = pytest.mark.skipif(shutil.which("rustc") is None, reason="rustc is
 
 @needs_rustc
 def test_rust_statements_compile_as_a_body_and_items_as_a_library() -> None:
-    assert verdict("```rust\nlet x: i32 = 1;\nprintln!(\"{x}\");\n```", "code_compiles", "rust").passed
+    assert verdict('```rust\nlet x: i32 = 1;\nprintln!("{x}");\n```', "code_compiles", "rust").passed
     assert verdict("```rust\npub fn f(a: &str) -> usize { a.len() }\n```", "code_compiles", "rust").passed
 
 
 @needs_rustc
 def test_rust_that_does_not_compile_fails_with_the_compilers_words() -> None:
-    found = verdict("```rust\nfn f() -> i32 { \"x\" }\n```", "code_compiles", "rust")
+    found = verdict('```rust\nfn f() -> i32 { "x" }\n```', "code_compiles", "rust")
     assert found.passed is False
     assert "mismatched types" in found.reason
 

@@ -26,7 +26,10 @@ YAML_READER = YAML(typ="safe")
 CHAT_FORMAT = YAML_READER.load(ROOT / "specs" / "chat_formats" / "chatml.yaml")
 CLIENT = {
     "systems": ["Be brief."],
-    "stages": [{"name": "explore", "prompts": ["Say: {{ query }}"]}, {"name": "refine", "prompts": ["Again: {{ query }} {{ observations }}"]}],
+    "stages": [
+        {"name": "explore", "prompts": ["Say: {{ query }}"]},
+        {"name": "refine", "prompts": ["Again: {{ query }} {{ observations }}"]},
+    ],
     "observation": "{{ text }}",
     "answer": "CONFIDENCE: {{ confidence }}\nLAYERS: {{ layers }}\nCONTENT:\n{{ text }}",
     "stop": {"alone": 0.95, "few_layers": {"confidence": 0.85, "below": 6}, "agreement": {"confidence": 0.75, "overlap": 0.7}},
@@ -38,7 +41,10 @@ TIERS = {
     "marker": "<iterations>{{ iterations }}</iterations>\n",
 }
 PERSONA = {
-    "template": "system.j2", "display_name": "Tiny", "opinion_markers": {}, "principles": [],
+    "template": "system.j2",
+    "display_name": "Tiny",
+    "opinion_markers": {},
+    "principles": [],
     "parameters": {"top_p": 0.9, "repeat_penalty": 1.1, "num_ctx": 4096},
 }
 SUITES: dict[str, Any] = {
@@ -96,8 +102,23 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(model: Path, tuned: Path, templates: Path, target: Path, **changes: Any) -> dict[str, Any]:
     recipe = RECIPE | {"evaluation": RECIPE["evaluation"] | changes.pop("evaluation", {})}
     return evaluate(
-        recipe, "tiny", SUITES, {"tiny": PERSONA}, {"cli": CLIENT}, TIERS, CHAT_FORMAT, PROJECT, model, tuned,
-        target.parent / "train.jsonl", target, lambda line: None, templates=templates, slots=2, threads=1, **changes,
+        recipe,
+        "tiny",
+        SUITES,
+        {"tiny": PERSONA},
+        {"cli": CLIENT},
+        TIERS,
+        CHAT_FORMAT,
+        PROJECT,
+        model,
+        tuned,
+        target.parent / "train.jsonl",
+        target,
+        lambda line: None,
+        templates=templates,
+        slots=2,
+        threads=1,
+        **changes,
     )
 
 
@@ -246,7 +267,11 @@ def test_an_openai_compatible_server_answers_as_an_engine(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "open_engine", [lambda: OllamaEngine("tiny", "http://127.0.0.1:9"), lambda: OpenAIEngine("http://127.0.0.1:9/v1", "tiny").generate(PROMPT, Sampling())]
+    "open_engine",
+    [
+        lambda: OllamaEngine("tiny", "http://127.0.0.1:9"),
+        lambda: OpenAIEngine("http://127.0.0.1:9/v1", "tiny").generate(PROMPT, Sampling()),
+    ],
 )
 def test_a_server_that_is_not_there_is_said_in_one_line(open_engine: Any) -> None:
     with pytest.raises(UserError, match="does not answer"):
@@ -258,8 +283,8 @@ def test_a_server_that_is_not_there_is_said_in_one_line(open_engine: Any) -> Non
 
 def query(**fields: Any) -> Query:
     made = {
-        "suite": "turkish", "case": "ask", "framing": "persona", "repeat": 0, "text": "naber", "history": (), "language": "tr", "tier": "low",
-        "half": "dev", "checks": (),
+        "suite": "turkish", "case": "ask", "framing": "persona", "repeat": 0, "text": "naber", "history": (), "language": "tr",
+        "tier": "low",        "half": "dev", "checks": (),
     }  # fmt: skip
     return Query(**{**made, **fields})
 
@@ -292,8 +317,12 @@ def test_halves_are_drawn_by_id_and_both_are_used() -> None:
 
 @pytest.mark.parametrize(
     ("said", "iterations", "text"),
-    [("<iterations>7</iterations>\nBence evet.", 7, "Bence evet."), ("Bence evet.", None, "Bence evet."), ("<iterations>x</iterations> a", None, "<iterations>x</iterations> a")],
-)  # fmt: skip
+    [
+        ("<iterations>7</iterations>\nBence evet.", 7, "Bence evet."),
+        ("Bence evet.", None, "Bence evet."),
+        ("<iterations>x</iterations> a", None, "<iterations>x</iterations> a"),
+    ],
+)
 def test_the_marker_is_taken_off_the_answer(said: str, iterations: int | None, text: str) -> None:
     assert split_marker(said, TIERS) == (iterations, text)
 
@@ -315,7 +344,9 @@ def test_a_simple_query_must_end_at_the_clients_first_stage() -> None:
 
 
 def test_an_answer_that_the_client_cannot_read_fails() -> None:
-    seen = judged(query(framing="cli"), Answer("", [reply("LAYERS: heart")], error="layer 'heart' is neither C or D and a number nor a number"))
+    seen = judged(
+        query(framing="cli"), Answer("", [reply("LAYERS: heart")], error="layer 'heart' is neither C or D and a number nor a number")
+    )
     assert seen["appropriateness"] is False and seen["iterations"] is None
     assert "heart" in seen["error"]
 

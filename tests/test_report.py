@@ -27,7 +27,13 @@ TIERS = {"tiers": {"low": {"iterations": [1, 2]}, "medium": {"iterations": [3, 5
 SUITES: dict[str, Any] = {
     "turkish": {
         "cases": [
-            {"id": "ask", "query": "sana bisi sorucam", "language": "tr", "tier": "low", "checks": [{"words": {"max": 6}}, {"any": ["sor"]}]},
+            {
+                "id": "ask",
+                "query": "sana bisi sorucam",
+                "language": "tr",
+                "tier": "low",
+                "checks": [{"words": {"max": 6}}, {"any": ["sor"]}],
+            },
             {"id": "thanks", "query": "Teşekkür ederim", "language": "tr", "tier": "low", "checks": [{"none": ["size"]}]},
         ]
     },
@@ -45,10 +51,12 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 LICENCE = {"licence": {"name": "Open Terms", "url": "https://example.org/terms", "notice": "Use it well."}}
 DATASET = {
-    "samples": 400, "train": 360, "valid": 40, "multi_turn": 12, "moods": {"sad": 3}, "near_duplicates": [], "classifier": {"agreement": 0.87},
+    "samples": 400, "train": 360, "valid": 40, "multi_turn": 12, "moods": {"sad": 3}, "near_duplicates": [],
+    "classifier": {"agreement": 0.87},
     "groups": {"turkish": {"samples": 200, "share": 0.5, "declared": 0.5}, "other": {"samples": 200, "share": 0.5, "declared": None}},
     "tiers": {"low": {"samples": 300, "share": 0.75}, "medium": {"samples": 100, "share": 0.25}}, "languages": {"tr": 300, "en": 100},
-    "categories": {"turkish/slang": {"samples": 200, "tiers": {"low": 1, "medium": 2, "high": 3}, "words": {"min": 1, "median": 5, "max": 9},
+    "categories": {"turkish/slang": {"samples": 200, "tiers": {"low": 1, "medium": 2, "high": 3},
+                                     "words": {"min": 1, "median": 5, "max": 9},
                                      "commonest_opening": {"opening": "sor kanka", "answers": 3, "share": 0.02}}},
 }  # fmt: skip
 
@@ -66,7 +74,12 @@ def rows(side: int) -> list[dict[str, Any]]:
         answer = Answer(text, [reply] * (stages if asked.in_client else 1), observations, alone=asked.tier == "low")
         seen = row(asked, answer, {}, ("size nasıl",), ("<end>",), frames)
         if side == 1 and not seen["passed"]:
-            near = {"source": "specs/categories/turkish/greetings.yaml:41", "category": "turkish/greetings", "user": "sağ ol", "answer": "Ne demek."}
+            near = {
+                "source": "specs/categories/turkish/greetings.yaml:41",
+                "category": "turkish/greetings",
+                "user": "sağ ol",
+                "answer": "Ne demek.",
+            }
             seen["trace"] = {"nearest": [near | {"similarity": 0.5}], "categories": ["turkish/greetings"]}
         made.append(seen)
     return made
@@ -81,12 +94,15 @@ def recipe_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores |= {"engines": {"base": engine, "tuned": engine}, "half": None, "sampling": {"temperature": 0.0, "seed": 1}}
     scores |= {"machine": {"system": "Linux", "cores": 2, "python": "3.11"}}
     scores["previous"] = {
-        "gates": [{"name": "turkish", "below": False, "wanted": 0.9, "over": "", "before": 0.25, "now": 0.5}], "gained": ["turkish/ask (persona)"], "lost": [],
+        "gates": [{"name": "turkish", "below": False, "wanted": 0.9, "over": "", "before": 0.25, "now": 0.5}],
+        "gained": ["turkish/ask (persona)"], "lost": [],
     }  # fmt: skip
     write_json(folder / "evaluation" / "scores.json", scores)
     write_jsonl(folder / "evaluation" / "base.jsonl", base)
     write_jsonl(folder / "evaluation" / "tuned.jsonl", tuned)
-    metrics = [{"step": step, "loss": 3 / step, "learning_rate": 1e-4, "memory_bytes": 2e9, "elapsed_s": step} for step in range(10, 60, 10)]
+    metrics = [
+        {"step": step, "loss": 3 / step, "learning_rate": 1e-4, "memory_bytes": 2e9, "elapsed_s": step} for step in range(10, 60, 10)
+    ]
     metrics += [{"step": step, "validation_loss": loss} for step, loss in ((0, 3.1), (25, 1.25), (50, 1.5))]
     write_jsonl(folder / "metrics.jsonl", metrics)
     write_json(folder / "training.json", {"steps": 50, "planned_steps": 60, "stop_reason": "patience", "seconds": 90.0})
@@ -128,7 +144,9 @@ def test_a_failed_case_names_check_answer_and_lines_to_edit(html: str, markdown:
     assert re.search(r"\| turkish/thanks \| Teşekkür ederim \|.*none: 'size' is in it \| turkish/greetings", markdown)
 
 
-@pytest.mark.parametrize("section", ["suites", "iterations", "times", "training", "dataset", "quantisations", "ledger", "answers", "changes", "made-with"])
+@pytest.mark.parametrize(
+    "section", ["suites", "iterations", "times", "training", "dataset", "quantisations", "ledger", "answers", "changes", "made-with"]
+)
 def test_every_section_with_figures_is_there(html: str, section: str) -> None:
     assert f'id="{section}"' in html
 
@@ -233,8 +251,13 @@ def shown(page: browser.Page, **chosen: str) -> list[str]:
     settings = {"search": "", "suite": "", "framing": "", "result": ""} | chosen
     for name, value in settings.items():
         kind = "input" if name == "search" else "change"
-        page.run(f"(() => {{ const t = document.querySelector('#tools [name={name}]'); t.value = {value!r}; t.dispatchEvent(new Event('{kind}')); }})()")
-    found = page.run("[...document.querySelectorAll('.case')].filter(c => c.offsetParent).map(c => c.querySelector('.meta span').textContent)")
+        page.run(
+            f"(() => {{ const tool = document.querySelector('#tools [name={name}]');"
+            f" tool.value = {value!r}; tool.dispatchEvent(new Event('{kind}')); }})()"
+        )
+    found = page.run(
+        "[...document.querySelectorAll('.case')].filter(c => c.offsetParent).map(c => c.querySelector('.meta span').textContent)"
+    )
     return list(found)
 
 

@@ -17,9 +17,28 @@ RECIPE = {"gates": GATES, "evaluation": {"framings": ["persona", "some-client"]}
 def row(case: str, passed: bool | None = True, **fields: Any) -> dict[str, Any]:
     suite = fields.pop("suite", "turkish")
     made = {
-        "id": f"{suite}/{case}", "suite": suite, "case": case, "framing": "persona", "repeat": 0, "tier": "low", "query": case, "answer": "x",
-        "accuracy": passed, "appropriateness": passed, "persona": None, "iterations": None, "passed": bool(passed), "generic": False,
-        "seconds": 1.0, "first_token_s": 0.5, "tokens": 11, "stages": 1, "used": None, "ended": "stop", "alone": False, "error": "",
+        "id": f"{suite}/{case}",
+        "suite": suite,
+        "case": case,
+        "framing": "persona",
+        "repeat": 0,
+        "tier": "low",
+        "query": case,
+        "answer": "x",
+        "accuracy": passed,
+        "appropriateness": passed,
+        "persona": None,
+        "iterations": None,
+        "passed": bool(passed),
+        "generic": False,
+        "seconds": 1.0,
+        "first_token_s": 0.5,
+        "tokens": 11,
+        "stages": 1,
+        "used": None,
+        "ended": "stop",
+        "alone": False,
+        "error": "",
     }
     return made | fields
 
@@ -51,7 +70,9 @@ def test_wins_losses_and_ties_are_counted_case_by_case() -> None:
     assert found["mcnemar_p"] == 1
 
 
-@pytest.mark.parametrize(("wins", "losses", "p"), [(0, 0, 1.0), (5, 0, 2 / 2**5), (0, 5, 2 / 2**5), (3, 1, 2 * (1 + 4) / 2**4), (4, 4, 1.0)])
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"), [(0, 0, 1.0), (5, 0, 2 / 2**5), (0, 5, 2 / 2**5), (3, 1, 2 * (1 + 4) / 2**4), (4, 4, 1.0)]
+)
 def test_mcnemar_is_the_exact_binomial(wins: int, losses: int, p: float) -> None:
     assert scores.mcnemar(wins, losses) == pytest.approx(p)
 
@@ -70,7 +91,15 @@ def test_no_measurement_gives_no_time() -> None:
 
 @pytest.mark.parametrize(
     ("tier", "used", "right"),
-    [("low", 1, True), ("low", 2, False), ("medium", 1, True), ("medium", 2, True), ("medium", 3, False), ("high", 4, True), ("high", 3, False)],
+    [
+        ("low", 1, True),
+        ("low", 2, False),
+        ("medium", 1, True),
+        ("medium", 2, True),
+        ("medium", 3, False),
+        ("high", 4, True),
+        ("high", 3, False),
+    ],
 )
 def test_a_client_of_four_stages_ends_where_the_tier_says(tier: str, used: int, right: bool) -> None:
     assert scores.right_stages(tier, used, available=4) is right
@@ -134,7 +163,9 @@ def test_an_enforced_gate_that_was_not_measured_does_not_fail_the_build() -> Non
 
 
 def test_a_gate_of_time_is_told_in_seconds() -> None:
-    assert describe_gate({"name": "simple_query_s", "wanted": 5, "got": 6.5, "below": True}) == "simple_query_s 6.50 s (wanted: below 5.00 s)"
+    assert (
+        describe_gate({"name": "simple_query_s", "wanted": 5, "got": 6.5, "below": True}) == "simple_query_s 6.50 s (wanted: below 5.00 s)"
+    )
 
 
 def test_the_showcase_is_the_clients_query_before_and_after() -> None:

@@ -38,14 +38,14 @@ _TEMPLATES = Path(__file__).parents[2] / "templates"
 
 def evaluate(
     recipe: Spec, name: str, suites: Suites, personas: dict[str, Spec], clients: dict[str, Spec], tiers: Spec, chat_format: Spec,
-    project: Spec,
-    base: Path, tuned: Path, train_samples: Path, target: Path, report: Report, *, half: str | None = None,
+    project: Spec, base: Path, tuned: Path, train_samples: Path, target: Path, report: Report, *, half: str | None = None,
     cache: Path | None = None, templates: Path = _TEMPLATES, slots: int = SLOTS, threads: int | None = None,
 ) -> dict[str, Any]:
     """Returns what is in scores.json. A missed gate is only shown; see `enforce`.
 
     base: model directory. tuned: GGUF. train_samples: train.jsonl of the dataset, for the trace. half: `dev` or `test` cases only.
-    cache: folder of answers, `target`/answers by default; it may be shared by recipes. threads: of llama.cpp, all by default. Raises UserError when an engine cannot run.
+    cache: folder of answers, `target`/answers by default; it may be shared by recipes. threads: of llama.cpp, all by default.
+    Raises UserError when an engine cannot run.
     """
     persona = personas[recipe["personas"][0]]
     wanted = _suites_of(recipe, suites)

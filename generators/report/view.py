@@ -145,7 +145,8 @@ def _headline(scores: Row) -> list[Shown]:
     ]
     if judge := scores.get("judge"):
         means = [f"{judge[side]['value']:.1f}" if judge[side]["value"] is not None else "–" for side in ("base", "tuned")]
-        found.append({"name": "A model's opinion", "value": f"{means[0]} → {means[1]} of 5", "note": f"{judge['name']}; counts for no gate"})
+        note = f"{judge['name']}; counts for no gate"
+        found.append({"name": "A model's opinion", "value": f"{means[0]} → {means[1]} of 5", "note": note})
     return found
 
 
