@@ -58,6 +58,14 @@ def task_dataset():
     )
 
 
+def task_classify():
+    """Guess the complexity tier of a query, and say why (--query "...")"""
+    return task(
+        "classify", None, task_classify.__doc__, partial(stages.classify, PROJECT), always=True,
+        params=[{"name": "query", "long": "query", "default": "", "help": "the user's words"}],
+    )
+
+
 def task_base():
     """Import a base model: weights, configuration, tokenizer"""
     for name, model in PROJECT.models.items():
@@ -144,6 +152,36 @@ def task_modelfile():
         )
 
 
+def task_diff():
+    """Show what the specs of now change in the Modelfiles, in words and as a diff; exit code 1 where they differ"""
+    return task(
+        "diff", None, task_diff.__doc__, partial(stages.diff, PROJECT, PATHS), always=True,
+        params=[
+            {"name": "recipe", "long": "recipe", "default": "", "help": "this recipe only"},
+            {"name": "persona", "long": "persona", "default": "", "help": "this persona only"},
+            {"name": "against", "long": "against", "default": "", "help": "compare with this persona instead of what was deployed or committed"},
+            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "for programs"},
+        ],
+    )
+
+
+def task_parity():
+    """Prove that what was trained is what every engine sends: the same token ids, or the build ends here"""
+    for name, recipe in PROJECT.recipes.items():
+        paths = PATHS.recipe(name)
+        yield task(
+            "parity", name, f"Compare the token ids of {name} in training, llama.cpp and Ollama", partial(stages.parity, PROJECT, PATHS, name),
+            reads=partial(stages.parity_slice, PROJECT, PATHS, name),
+            inputs=[
+                paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "valid.jsonl",
+                *template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe),
+            ],
+            targets=[paths.parity],
+            source=["parity.py", "tokens.py", "chat_format.py", "modelfile_reader.py"],
+            after=[f"gguf:{name}", f"modelfile:{name}", f"base:{recipe['base']}"],
+        )
+
+
 def task_evaluate():
     """Ask base and tuned model the evaluation's queries in llama.cpp, and judge the answers"""
     for name, recipe in PROJECT.recipes.items():
@@ -157,7 +195,19 @@ def task_evaluate():
                 "evaluate", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py", "framing.py",
                 "modelfile.py", "templates.py", "turkish_suffixes.py",
             ],
-            after=[f"base:{recipe['base']}"],
+            after=[f"base:{recipe['base']}", f"parity:{name}"],
+        )
+
+
+def task__lock():
+    """Pin what a recipe was made from and what came of it"""
+    for name in PROJECT.recipes:
+        yield task(
+            "_lock", name, f"Pin what {name} was made from and what came of it", partial(stages.lock, PROJECT, PATHS, name),
+            reads=partial(stages.lock_slice, PROJECT, name),
+            inputs=stages.lock_inputs(PROJECT, PATHS, name),
+            targets=[PATHS.recipe(name).lock],
+            source=["lock.py"],
         )
 
 
@@ -175,5 +225,13 @@ def task_report():
             ],
             targets=[paths.report, paths.report.with_suffix(".md")],
             source=["report"],
-            after=[f"{stage}:{name}" for stage in ("train", "fuse", "gguf", "modelfile", "evaluate")],
+            after=[f"{stage}:{name}" for stage in ("train", "fuse", "gguf", "modelfile", "parity", "evaluate", "_lock")],
         )
+
+
+def task_verify():
+    """Render samples, dataset and Modelfiles anew and check every hash of the lock; name the first difference"""
+    return task(
+        "verify", None, task_verify.__doc__, partial(stages.verify, PROJECT, PATHS), always=True,
+        params=[{"name": "name", "long": "recipe", "default": DEFAULT, "help": "the recipe that is verified"}],
+    )

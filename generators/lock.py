@@ -19,9 +19,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def write(
-    target: Path, root: Path, recipe: str, seed: int, specs: Mapping[str, Any], files: Mapping[str, Iterable[Path]], report: Any = None
-) -> dict[str, Any]:
+def write(target: Path, root: Path, recipe: str, seed: int, specs: Mapping[str, Any], files: Mapping[str, Iterable[Path]]) -> dict[str, Any]:
     """Write and return the lock. specs: what was parsed of each spec file. files: what was read and made, by kind, below `root`.
 
     Nothing in it tells when or where it was written: two builds from the same inputs on one machine have the same bytes.
@@ -36,8 +34,6 @@ def write(
         **{kind: hashes(root, paths) for kind, paths in files.items()},
     }
     write_json(target, lock)
-    if report is not None:
-        report(f"lock: {sum(len(lock[kind]) for kind in files)} files, {len(lock['specs'])} specs in {target}")
     return lock
 
 
@@ -56,8 +52,16 @@ def hash_of(value: Any) -> str:
 
 
 def hashes(root: Path, paths: Iterable[Path]) -> dict[str, str]:
-    """sha256 of each file that is there, by its path below `root`."""
-    return {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(paths) if path.is_file()}
+    """sha256 of each file that is there, by its path below `root`; of the program's own files by their path in its package."""
+    return {_named(root, path): sha256_file(path) for path in sorted(paths) if path.is_file()}
+
+
+def _named(root: Path, path: Path) -> str:
+    package = Path(__file__).parents[1]
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return path.resolve().relative_to(package).as_posix()
 
 
 def platform_here() -> dict[str, str]:

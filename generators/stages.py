@@ -300,6 +300,19 @@ def current_sources(project: Project, paths: Paths) -> dict[str, str]:
     return found
 
 
+# classify
+
+
+def classify(project: Project, query: str) -> None:
+    from generators.classify import classify as judge
+    from generators.classify import explain
+    from generators.errors import UserError
+
+    if not query.strip():
+        raise UserError('there is no query; ask with: doit classify --query "..."')
+    print(explain(judge(query, project.tiers["classifier"])))
+
+
 # base
 
 
@@ -472,22 +485,107 @@ def modelfile_slice(project: Project, paths: Paths, name: str) -> Slice:
 
 
 def modelfiles(project: Project, paths: Paths, name: str) -> None:
-    import os
-
-    from generators.chat_format import go_template
     from generators.files import write_text
-    from generators.modelfile import render_modelfile
 
     recipe = project.recipes[name]
-    chat_format = _chat_format(project, recipe)
     for persona in recipe["personas"]:
-        target = paths.modelfile(name, persona)
-        gguf_path = os.path.relpath(paths.recipe(name).gguf(recipe["export"]["quantisations"][0]), target.parent)
-        licence = project.models[recipe["base"]]["licence"]
-        write_text(target, render_modelfile(project.personas[persona], chat_format, licence, gguf_path, go_template(chat_format), paths.templates))
+        write_text(paths.modelfile(name, persona), modelfile_text(project, paths, name, persona))
     for path in paths.modelfile(name, "any").parent.glob("*.Modelfile"):
         if path.stem not in recipe["personas"]:
             path.unlink()
+
+
+def modelfile_text(project: Project, paths: Paths, name: str, persona: str) -> str:
+    """The Modelfile of one persona of a recipe, from the specs as they are."""
+    import os
+
+    from generators.chat_format import go_template
+    from generators.modelfile import render_modelfile
+
+    recipe = project.recipes[name]
+    chat_format, licence = _chat_format(project, recipe), project.models[recipe["base"]]["licence"]
+    gguf_path = os.path.relpath(paths.recipe(name).gguf(recipe["export"]["quantisations"][0]), paths.modelfile(name, persona).parent)
+    return render_modelfile(project.personas[persona], chat_format, licence, gguf_path, go_template(chat_format), paths.templates)
+
+
+# diff
+
+
+def diff(project: Project, paths: Paths, recipe: str, persona: str, against: str, as_json: bool) -> None:
+    """Exits with code 1 where a Modelfile differs. persona, against: empty for all personas, against what was deployed or committed."""
+    from generators import diff as diffing
+    from generators.errors import EXIT_FAILED
+    from generators.files import to_json
+
+    recipes = [diffing.chosen(list(project.recipes), recipe, "recipe")] if recipe else list(project.recipes)
+    found = [
+        _compared(project, paths, name, each, against)
+        for name in recipes
+        for each in ([diffing.chosen(list(project.personas), persona, "persona")] if persona else project.recipes[name]["personas"])
+    ]
+    if as_json:
+        print(to_json(diffing.as_json(found), indent=2))
+    else:
+        diffing.show(found)
+    if any(comparison.differs for comparison in found):
+        raise SystemExit(EXIT_FAILED)
+
+
+def _compared(project: Project, paths: Paths, name: str, persona: str, against: str) -> Any:
+    from generators import diff as diffing
+
+    recipe = project.recipes[name]
+    deployed = recipe["deploy"]["name"] + ("" if persona == recipe["personas"][0] else f"-{persona}")
+    if against:
+        other = diffing.chosen(list(project.personas), against, "persona")
+        before: tuple[str, str] | None = (f"{name}/{other}.Modelfile", modelfile_text(project, paths, name, other))
+    else:
+        before = diffing.last_deployed(paths.build / "deployments", deployed) or diffing.committed(paths.root, paths.modelfile(name, persona))
+    where, text = before or ("nothing", None)
+    return diffing.compare(name, persona, where, text, modelfile_text(project, paths, name, persona), _origin(project, paths, name, persona))
+
+
+def _origin(project: Project, paths: Paths, name: str, persona: str) -> Any:
+    from generators.diff import Origin
+    from generators.modelfile import persona_places
+    from generators.specs import yaml_source
+
+    documents = {each: yaml_source.read(paths.root / _persona_file(each), _persona_file(each)) for each in project.personas}
+    base = project.recipes[name]["base"]
+    chat_format = project.models[base]["chat_format"]
+    return Origin(
+        project.personas[persona], persona_places(persona, documents), _recipe_file(name), f"specs/models/{base}.yaml",
+        f"specs/chat_formats/{chat_format}.yaml",
+    )
+
+
+# parity
+
+
+def parity_slice(project: Project, paths: Paths, name: str) -> Slice:
+    """What of the Modelfiles reaches the model: a temperature does not."""
+    recipe = project.recipes[name]
+    return _joined(
+        {_recipe_file(name): {**_only(recipe, "base", "deploy", "personas"), "export": {"quantisations": recipe["export"]["quantisations"][:1]}}},
+        _chat_format_slice(project, recipe["base"], "stop", "control_tokens"),
+        *(_spoken(project, paths, persona, "messages") for persona in recipe["personas"]),
+        *(
+            {_persona_file(persona): {"parameters": _only(project.personas[persona]["parameters"], "num_ctx", "num_predict")}}
+            for persona in recipe["personas"]
+        ),
+    )
+
+
+def parity(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
+    from generators.parity import check
+
+    recipe, outputs = project.recipes[name], paths.recipe(name)
+    check(
+        paths.model(recipe["base"]), _chat_format(project, recipe), outputs.gguf(recipe["export"]["quantisations"][0]),
+        {persona: paths.modelfile(name, persona) for persona in recipe["personas"]}, outputs.frames / "valid.jsonl", outputs.parity, progress.say,
+        deployed=recipe["deploy"]["name"],
+    )
 
 
 # evaluate
@@ -557,3 +655,75 @@ def report(project: Project, paths: Paths, name: str) -> None:
     write_report(paths.recipe(name).root, context)
     progress.say(f"report: {paths.recipe(name).report}")
     progress.say(f"next: open the report; read build/modelfiles/{name}/; change specs/ and run doit again")
+
+
+# lock and verify
+
+
+def lock_inputs(project: Project, paths: Paths, name: str) -> list[Path]:
+    """Of what the lock pins, all but the program itself."""
+    return [path for kind, files in _files_of(project, paths, name).items() if kind != "generators" for path in files]
+
+
+def lock(project: Project, paths: Paths, name: str) -> None:
+    from generators.lock import write
+
+    write(paths.recipe(name).lock, paths.root, name, project.project["seed"], lock_slice(project, name), _files_of(project, paths, name))
+
+
+def lock_slice(project: Project, name: str) -> Slice:
+    """Every spec that a recipe is made from, whole."""
+    recipe = project.recipes[name]
+    model = project.models[recipe["base"]]
+    framings = {*recipe["framings"]["mix"], *recipe["evaluation"]["framings"]}
+    return {
+        _PROJECT: project.project, _TIERS: project.tiers, _recipe_file(name): recipe, f"specs/models/{recipe['base']}.yaml": model,
+        f"specs/chat_formats/{model['chat_format']}.yaml": project.chat_formats[model["chat_format"]],
+        **{f"specs/categories/{each}.yaml": category for each, category in project.categories.items()},
+        **{_persona_file(each): project.personas[each] for each in recipe["personas"]},
+        **{f"specs/clients/{each}.yaml": project.clients[each] for each in sorted(framings) if each in project.clients},
+        **{f"specs/evals/{each}.yaml": project.suites[each] for each in recipe["evaluation"]["suites"] or project.suites},
+    }
+
+
+def _files_of(project: Project, paths: Paths, name: str) -> dict[str, list[Path]]:
+    """What a recipe's release was made with and what came of it, by kind, in the order of the build."""
+    recipe, outputs = project.recipes[name], paths.recipe(name)
+    model = paths.model(recipe["base"])
+    named = {
+        "dataset": [paths.dataset / file for file in ("train.jsonl", "valid.jsonl", "report.json")],
+        "frames": [outputs.frames / file for file in ("train.jsonl", "valid.jsonl")],
+        "base": [model / file for file in ("source.json", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")],
+        "adapter": [outputs.adapter / file for file in ("adapters.safetensors", "adapter_config.json")],
+        "gguf": [outputs.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]],
+        "modelfiles": [paths.modelfile(name, persona) for persona in recipe["personas"]],
+    }
+    return {
+        "templates": sorted(paths.templates.rglob("*.j2")), "generators": sorted(Path(__file__).parent.rglob("*.py")),
+        "samples": [paths.samples(category) for category in project.categories], **named,
+    }
+
+
+def verify(project: Project, paths: Paths, name: str) -> None:
+    """Raises UserError, naming the first difference between build/ and what specs and lock say."""
+    import tempfile
+
+    from generators import progress
+    from generators.diff import chosen
+    from generators.verify import verify as examine
+
+    chosen(list(project.recipes), name, "recipe")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        (scratch / "templates").symlink_to(paths.templates.resolve())
+        progress.say(f"rendering samples, dataset, frames and Modelfiles of {name} anew")
+        for task in (*(f"samples:{category}" for category in project.categories), "dataset", f"_frames:{name}", f"modelfile:{name}"):
+            render = _cheap(project, task)
+            assert render is not None
+            render(scratch)
+        built = {kind: scratch / "build" / kind for kind in ("samples", "dataset", f"recipes/{name}/frames", f"modelfiles/{name}")}
+        examine(
+            paths.root.resolve(), paths.recipe(name).lock.resolve(), lock_slice(project, name),
+            {kind: [path.resolve() for path in files] for kind, files in _files_of(project, paths, name).items()}, built, progress.say,
+        )
+    progress.say(f"{name} is what the specs give, and what its lock says")

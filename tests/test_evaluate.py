@@ -284,7 +284,7 @@ def test_a_server_that_is_not_there_is_said_in_one_line(open_engine: Any) -> Non
 def query(**fields: Any) -> Query:
     made = {
         "suite": "turkish", "case": "ask", "framing": "persona", "repeat": 0, "text": "naber", "history": (), "language": "tr",
-        "tier": "low",        "half": "dev", "checks": (),
+        "tier": "low", "half": "dev", "checks": (),
     }  # fmt: skip
     return Query(**{**made, **fields})
 

@@ -139,7 +139,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
         sub(SLANG, r"\Z", "  - user: tavla oynamayı biliyon mu\n    jessy: Bilirim, kapıyı alan kazanır.\n"), SLANG_ONLY | DATA | TRAINED,
     ),
     "a category's count": (sub(SLANG, r"^count: 4", "count: 5"), SLANG_ONLY | DATA | TRAINED),
-    "a spelling": (sub(SLANG, r"variants: \[lower, ascii, spoken\]", "variants: [spoken, ascii, lower]"), SLANG_ONLY | DATA | TRAINED),
+    "a spelling": (sub(SLANG, r"variants: \[lower, ascii, spoken\]", "share: 1.0, variants: [ascii, spoken]"), SLANG_ONLY | DATA | TRAINED),
     "a category's tier": (sub(SLANG, r"^tier: low\niterations: 1", "tier: medium\niterations: 3"), SLANG_ONLY | DATA | TRAINED),
     "a tier's budget": (sub(TIERS, r"response_budget_s: 45", "response_budget_s: 46"), {"samples of high"} | DATA),
     "the project's seed": (sub(PROJECT, r"^seed: \d+", "seed: 1"), ALL_SAMPLES | DATA | TRAINED),
