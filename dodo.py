@@ -159,7 +159,7 @@ def task_diff():
         params=[
             {"name": "recipe", "long": "recipe", "default": "", "help": "this recipe only"},
             {"name": "persona", "long": "persona", "default": "", "help": "this persona only"},
-            {"name": "against", "long": "against", "default": "", "help": "compare with this persona instead of what was deployed or committed"},
+            {"name": "against", "long": "against", "default": "", "help": "another persona, instead of what was deployed or committed"},
             {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "for programs"},
         ],
     )
@@ -170,10 +170,10 @@ def task_parity():
     for name, recipe in PROJECT.recipes.items():
         paths = PATHS.recipe(name)
         yield task(
-            "parity", name, f"Compare the token ids of {name} in training, llama.cpp and Ollama", partial(stages.parity, PROJECT, PATHS, name),
+            "parity", name, f"Compare the token ids of {name} in training and engines", partial(stages.parity, PROJECT, PATHS, name),
             reads=partial(stages.parity_slice, PROJECT, PATHS, name),
             inputs=[
-                paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "valid.jsonl",
+                paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "trained.sha256",
                 *template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe),
             ],
             targets=[paths.parity],

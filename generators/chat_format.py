@@ -8,8 +8,9 @@ then user and assistant take turns. Content is trimmed at both ends. Nothing her
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 Message = dict[str, str]
 Format = dict[str, Any]

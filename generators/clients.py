@@ -7,8 +7,9 @@ when it is sure enough. The same functions frame the training samples and drive 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 from generators.templates import render_text
 

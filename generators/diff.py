@@ -17,7 +17,6 @@ from generators.errors import UserError
 from generators.modelfile import Places, Spec, Steps, texts_of
 from generators.modelfile_reader import Modelfile
 
-
 _SENTENCES = ("identity", "principles", "style", "brevity")
 
 
@@ -118,11 +117,17 @@ def _said_at(was: str, now: str, origin: Origin) -> tuple[str, ...]:
     """The fields whose text came into the paragraph; where none did, something went, or the template itself was edited."""
     came = [steps for steps, text in texts_of(origin.persona) if text.strip() and text.strip() in now and text.strip() not in was]
     sentences = [steps for steps in came if steps[0] in _SENTENCES and steps[-1] != "name"]  # a name's few letters are soon found by chance
-    return tuple(dict.fromkeys(origin.at(*steps) for steps in sentences or came)) or (origin.at("extends") or origin.at(), f"templates/{origin.persona['template']}")
+    return tuple(dict.fromkeys(origin.at(*steps) for steps in sentences or came)) or (
+        origin.at("extends") or origin.at(),
+        f"templates/{origin.persona['template']}",
+    )
 
 
 def _message_changes(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], origin: Origin) -> Iterator[Change]:
-    old, new = [_exchange(before, index) for index in range(0, len(before), 2)], [_exchange(after, index) for index in range(0, len(after), 2)]
+    old, new = (
+        [_exchange(before, index) for index in range(0, len(before), 2)],
+        [_exchange(after, index) for index in range(0, len(after), 2)],
+    )
     for kind, first, last, start, stop in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if kind == "equal":
             continue
@@ -161,8 +166,15 @@ def committed(root: Path, path: Path) -> tuple[str, str] | None:
 def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return [
         {
-            "recipe": found.recipe, "persona": found.persona, "against": found.against, "differs": found.differs, "new": found.before is None,
-            "changes": [{"what": change.what, "before": change.before, "after": change.after, "where": list(change.where)} for change in found.changes],
+            "recipe": found.recipe,
+            "persona": found.persona,
+            "against": found.against,
+            "differs": found.differs,
+            "new": found.before is None,
+            "changes": [
+                {"what": change.what, "before": change.before, "after": change.after, "where": list(change.where)}
+                for change in found.changes
+            ],
             "diff": "\n".join(found.unified()),
         }
         for found in comparisons
@@ -175,16 +187,27 @@ def show(comparisons: Sequence[Comparison]) -> None:
 
     from generators import progress
 
-    console = progress.console()
     lines = [line for found in comparisons for line in describe(found)]
     if not progress.on_terminal():
-        for text, _ in lines:
-            console.print(text, markup=False, soft_wrap=True)
+        write_plain("\n".join(text for text, _ in lines))
         return
+    console = progress.console()
     os.environ.setdefault("LESS", "-FRX")  # colours; no pager for what fits the screen
     with console.pager(styles=True):
         for text, style in lines:
             console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def write_plain(text: str) -> None:
+    """To standard output; a reader that has seen enough (`| head`) is no error."""
+    import os
+    import sys
+
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nobody to read it
 
 
 def describe(found: Comparison) -> Iterator[tuple[str, str]]:

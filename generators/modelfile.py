@@ -7,8 +7,9 @@ would come back different is an error with the line of the spec that holds it, n
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from generators import modelfile_reader
 from generators.errors import Problem, SpecErrors, UserError
@@ -209,7 +210,9 @@ def persona_places(name: str, documents: Mapping[str, Any]) -> dict[Steps, tuple
     documents: of every persona, by name, as `generators.specs.yaml_source` reads them; they have passed their schema.
     """
     fields, lists = _origins(name, documents)
-    origins = fields | {(key, index): (document, steps) for key, entries in lists.items() for index, (_, document, steps) in enumerate(entries)}
+    origins = fields | {
+        (key, index): (document, steps) for key, entries in lists.items() for index, (_, document, steps) in enumerate(entries)
+    }
     places = {}
     for steps, (document, own) in origins.items():
         for at, place in document.places.items():
@@ -220,7 +223,7 @@ def persona_places(name: str, documents: Mapping[str, Any]) -> dict[Steps, tuple
 
 
 def _origins(name: str, documents: Mapping[str, Any]) -> tuple[dict[Steps, Any], dict[str, list[Any]]]:
-    """(document and steps of every field, of every entry of every list with the entry): merged as generators.specs.personas merges values."""
+    """(document and steps of every field, of every entry of every list with the entry), merged as `generators.specs.personas` does."""
     from generators.specs.personas import _NAMED_BY
 
     document = documents[name]

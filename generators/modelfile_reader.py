@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
 
 from generators.errors import UserError, did_you_mean, one_of
 from generators.specs.schema import OLLAMA_PARAMETERS
@@ -20,7 +20,17 @@ Value = int | float | bool
 INSTRUCTIONS = ("from", "license", "template", "system", "adapter", "draft", "renderer", "parser", "parameter", "message", "requires")
 ROLES = ("system", "user", "assistant")
 # What Ollama still reads and then ignores, with a warning.
-IGNORED_PARAMETERS = ("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "mirostat", "mirostat_tau", "mirostat_eta")
+IGNORED_PARAMETERS = (
+    "penalize_newline",
+    "low_vram",
+    "f16_kv",
+    "logits_all",
+    "vocab_only",
+    "use_mlock",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+)
 _BLANK = " \t\n\r"
 _LONGEST_INTEGER = 2**63
 
@@ -117,7 +127,9 @@ def _typed(instruction: Instruction) -> Value:
         raise Refused(f"line {instruction.line}: unknown PARAMETER {name!r}; there are {one_of(known)}{did_you_mean(name, known)}")
     try:
         if kind == "boolean":
-            return {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}[text if text in "tTfF01" else _spelled(text)]
+            return {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}[
+                text if text in "tTfF01" else _spelled(text)
+            ]
         if kind == "number":
             return _finite(text)
         number = int(text)

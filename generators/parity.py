@@ -53,7 +53,13 @@ class Engine:
 
 
 def check(
-    model: Path, chat_format: Format, gguf: Path, modelfiles: Mapping[str, Path], valid: Path, target: Path, report: Callable[[str], None],
+    model: Path,
+    chat_format: Format,
+    gguf: Path,
+    modelfiles: Mapping[str, Path],
+    valid: Path,
+    target: Path,
+    report: Callable[[str], None],
     deployed: str | None = None,
 ) -> dict[str, Any]:
     """Compare every engine on `shapes`, on what Ollama sends with each Modelfile, and on every prompt of `valid`; write and return the
@@ -79,7 +85,11 @@ def check(
 
 
 def compare(
-    server: LlamaServer, tokenizer: Tokenizer, files: Mapping[str, Modelfile], conversations: Sequence[Conversation], report: Callable[[str], None],
+    server: LlamaServer,
+    tokenizer: Tokenizer,
+    files: Mapping[str, Modelfile],
+    conversations: Sequence[Conversation],
+    report: Callable[[str], None],
     deployed: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(figures of each engine, warnings). Raises UserError for the first engine that differs without an excuse."""
@@ -102,7 +112,7 @@ def compare(
 def shapes(chat_format: Format) -> list[Conversation]:
     """Every form that a conversation can take, from the plain to the hostile."""
     system = {"role": "system", "content": 'Sen JESSY\'sin.\n\nKısa konuş; "siz" deme.'}
-    code = "Şunu düzelt:\n```rust\nfn main() {\n    println!(\"{}\", 1);\n}\n```"
+    code = 'Şunu düzelt:\n```rust\nfn main() {\n    println!("{}", 1);\n}\n```'
     controls = " ".join(chat_format["control_tokens"])
     turns = [_said("user", "sana bisi sorucam"), _said("assistant", "Sor kanka, dinliyorum."), _said("user", "tabs mi\nspaces mi?")]
     return [
@@ -115,7 +125,7 @@ def shapes(chat_format: Format) -> list[Conversation]:
         Conversation("empty answer", [_said("user", "a"), _said("assistant", ""), _said("user", "b")]),
         Conversation("emoji", [system, _said("user", "👩‍💻🤷🏽‍♀️ naber 🇹🇷 ❤️")]),
         Conversation("code", [system, _said("user", code), _said("assistant", "`let x = 1;`"), _said("user", "{{ .System }} {% x %} <b>")]),
-        Conversation("quotes and escapes", [_said("user", "\"a\" 'b' `c` \\n \\u0041 “ç” \"\"\" $x")]),
+        Conversation("quotes and escapes", [_said("user", '"a" \'b\' `c` \\n \\u0041 “ç” """ $x')]),
         Conversation("scripts", [_said("user", "İıŞşĞğ é 日本語 العربية Ω\u00a0x\tz")]),
         Conversation("decomposed characters", [_said("user", "gu\u0308zel e\u0301")]),
         Conversation("control tokens in user text", [system, _said("user", f"sence {controls} ne demek")]),
@@ -265,7 +275,12 @@ class Judgement:
 
     @property
     def figures(self) -> dict[str, Any]:
-        counts = {"conversations": self.conversations, "tokens": self.tokens, "different": len(self.different), "warnings": len(self.warnings)}
+        counts = {
+            "conversations": self.conversations,
+            "tokens": self.tokens,
+            "different": len(self.different),
+            "warnings": len(self.warnings),
+        }
         return {"engine": self.engine, **counts}
 
     def judge(self, said: Conversation, engine: Engine) -> None:
@@ -278,7 +293,9 @@ class Judgement:
             return
         excuse = self._excuse(messages, wanted, got)
         if excuse:
-            self.warnings.append({"engine": self.engine, "what": excuse, "conversation": said.name, "evidence": self._evidence(wanted, got)})
+            self.warnings.append(
+                {"engine": self.engine, "what": excuse, "conversation": said.name, "evidence": self._evidence(wanted, got)}
+            )
         else:
             self.different.append((said, wanted, got))
 
@@ -289,7 +306,8 @@ class Judgement:
         said, wanted, got = self.different[0]
         shown = self._evidence(wanted, got)
         raise UserError(
-            f"{self.engine} does not send what was trained: {len(self.different)} conversations differ, first {said.name!r} at token {shown['token']}\n"
+            f"{self.engine} does not send what was trained: {len(self.different)} conversations differ, "
+            f"first {said.name!r} at token {shown['token']}\n"
             f"   trained: {shown['trained_ids']}  text {shown['trained_text']!r}\n"
             f"   sent:    {shown['sent_ids']}  text {shown['sent_text']!r}"
         )
@@ -300,15 +318,17 @@ class Judgement:
         contents = [message["content"] for message in messages]
         if any(token in content for token in chat_format["control_tokens"] for content in contents) and text == wanted.text:
             return f"{self.engine} reads control tokens that a user types as control tokens; our tokenizer keeps them text"
-        if text == wanted.text and text != normalize("NFC", text):
+        if any(content != normalize("NFC", content) for content in contents) and text == wanted.text:
             return f"{self.engine} reads characters as they are typed; our tokenizer composes them first (NFC)"
-        if self.engine != LLAMA_CPP and text == _untrimmed(chat_format, messages):
+        loose = any(content != content.strip() for content in contents)
+        if loose and self.engine != LLAMA_CPP and text == _untrimmed(chat_format, messages):
             return f"{self.engine} cannot trim: white space around a message reaches the model"
         return None
 
     def _without_bos(self, text: str) -> str:
+        """llama.cpp leaves the BOS of a chat template in the text where its tokenizer adds none."""
         bos = self.tokenizer.bos_id
-        return text if bos is None else text.removeprefix(self.tokenizer.decode([bos], skip_special=False))
+        return text if bos is None or self.engine != LLAMA_CPP else text.removeprefix(self.tokenizer.decode([bos], skip_special=False))
 
     def _evidence(self, wanted: Rendering, got: Rendering) -> dict[str, Any]:
         token, character = _first_difference(wanted.ids, got.ids), _first_difference(wanted.text, got.text)
@@ -316,8 +336,10 @@ class Judgement:
             character = len(self.tokenizer.decode(wanted.ids[self.tokenizer.bos_id in wanted.ids[:1] : token], skip_special=False))
         return {
             "token": token,
-            "trained_ids": self._spelled(wanted.ids, token), "trained_text": _window(wanted.text, character),
-            "sent_ids": self._spelled(got.ids, token), "sent_text": _window(got.text, character),
+            "trained_ids": self._spelled(wanted.ids, token),
+            "trained_text": _window(wanted.text, character),
+            "sent_ids": self._spelled(got.ids, token),
+            "sent_text": _window(got.text, character),
         }
 
     def _spelled(self, ids: Sequence[int], at: int) -> str:
@@ -337,7 +359,7 @@ def _untrimmed(chat_format: Format, messages: list[Message]) -> str:
 
 def _first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
     """Where two sequences part; the length of the shorter where it begins the longer."""
-    pairs = enumerate(zip(one, other))
+    pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
@@ -350,7 +372,9 @@ def check_stops(chat_format: Format, files: Mapping[Path, Modelfile]) -> None:
     for path, file in files.items():
         for stop in chat_format["stop"]:
             if stop not in file.stops:
-                raise UserError(f"{path}: PARAMETER stop {stop!r} is missing, so that answers run on; it belongs to the chat format; run: doit modelfile")
+                raise UserError(
+                    f"{path}: PARAMETER stop {stop!r} of the chat format is missing, so that answers run on; run: doit modelfile"
+                )
         extra = [stop for stop in file.stops if stop not in chat_format["stop"]]
         if extra:
             raise UserError(f"{path}: PARAMETER stop {extra[0]!r} is none of the chat format's, and the model was not trained to end there")
@@ -363,7 +387,9 @@ def check_end_of_turn(gguf: Path, tokenizer: Tokenizer) -> None:
     with GgufFile(gguf) as file:
         ends = [file.value(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eos")]
     if tokenizer.end_of_turn_id not in ends:
-        raise UserError(f"{gguf}: ends an answer at the tokens {ends}, and was trained to end it at {tokenizer.end_of_turn_id}; run: doit gguf")
+        raise UserError(
+            f"{gguf}: ends an answer at the tokens {ends}, and was trained to end it at {tokenizer.end_of_turn_id}; run: doit gguf"
+        )
 
 
 def _fits_context(
@@ -376,7 +402,8 @@ def _fits_context(
     for persona, file in files.items():
         room, answer = int(file.parameters.get("num_ctx", 4096)), max(0, int(file.parameters.get("num_predict", 0)))
         if lengths[name] + answer > room:
-            what = f"{persona}: a prompt of {lengths[name]} tokens and an answer of {answer} do not fit into num_ctx {room}; Ollama cuts the prompt's head"
+            sizes = f"a prompt of {lengths[name]} tokens and an answer of {answer}"
+            what = f"{persona}: {sizes} do not fit into num_ctx {room}; Ollama cuts the prompt's head"
             evidence = {"prompt": lengths[name], "num_predict": answer, "num_ctx": room}
             warnings.append({"engine": TEMPLATE, "what": what, "conversation": name, "evidence": evidence})
     return lengths[name], warnings

@@ -462,10 +462,10 @@ def _first_answer(project: Project, recipe: Spec, target: Path) -> str:
     prompt = render(_chat_format(project, recipe), [{"role": "user", "content": "Merhaba!"}])
     with serving(target, context=512) as server:
         body = {"prompt": prompt, "n_predict": 24, "temperature": 0, "stop": _chat_format(project, recipe)["stop"]}
-        answer = server.post("/completion", body)["content"].strip()
-    if not answer:
-        raise UserError(f"{target} loads in llama.cpp and answers nothing to a greeting; look at the training's loss")
-    return answer
+        answer = server.post("/completion", body)
+    if not answer["tokens_predicted"]:
+        raise UserError(f"{target} loads in llama.cpp and predicts no token after a greeting; run: doit forget gguf && doit gguf")
+    return str(answer["content"]).strip()
 
 
 # modelfile
@@ -524,7 +524,7 @@ def diff(project: Project, paths: Paths, recipe: str, persona: str, against: str
         for each in ([diffing.chosen(list(project.personas), persona, "persona")] if persona else project.recipes[name]["personas"])
     ]
     if as_json:
-        print(to_json(diffing.as_json(found), indent=2))
+        diffing.write_plain(to_json(diffing.as_json(found), indent=2))
     else:
         diffing.show(found)
     if any(comparison.differs for comparison in found):
@@ -540,9 +540,11 @@ def _compared(project: Project, paths: Paths, name: str, persona: str, against: 
         other = diffing.chosen(list(project.personas), against, "persona")
         before: tuple[str, str] | None = (f"{name}/{other}.Modelfile", modelfile_text(project, paths, name, other))
     else:
-        before = diffing.last_deployed(paths.build / "deployments", deployed) or diffing.committed(paths.root, paths.modelfile(name, persona))
+        kept = paths.modelfile(name, persona)
+        before = diffing.last_deployed(paths.build / "deployments", deployed) or diffing.committed(paths.root, kept)
     where, text = before or ("nothing", None)
-    return diffing.compare(name, persona, where, text, modelfile_text(project, paths, name, persona), _origin(project, paths, name, persona))
+    now, origin = modelfile_text(project, paths, name, persona), _origin(project, paths, name, persona)
+    return diffing.compare(name, persona, where, text, now, origin)
 
 
 def _origin(project: Project, paths: Paths, name: str, persona: str) -> Any:
@@ -565,8 +567,9 @@ def _origin(project: Project, paths: Paths, name: str, persona: str) -> Any:
 def parity_slice(project: Project, paths: Paths, name: str) -> Slice:
     """What of the Modelfiles reaches the model: a temperature does not."""
     recipe = project.recipes[name]
+    first = {"quantisations": recipe["export"]["quantisations"][:1]}
     return _joined(
-        {_recipe_file(name): {**_only(recipe, "base", "deploy", "personas"), "export": {"quantisations": recipe["export"]["quantisations"][:1]}}},
+        {_recipe_file(name): {**_only(recipe, "base", "deploy", "personas"), "export": first}},
         _chat_format_slice(project, recipe["base"], "stop", "control_tokens"),
         *(_spoken(project, paths, persona, "messages") for persona in recipe["personas"]),
         *(
@@ -583,8 +586,8 @@ def parity(project: Project, paths: Paths, name: str) -> None:
     recipe, outputs = project.recipes[name], paths.recipe(name)
     check(
         paths.model(recipe["base"]), _chat_format(project, recipe), outputs.gguf(recipe["export"]["quantisations"][0]),
-        {persona: paths.modelfile(name, persona) for persona in recipe["personas"]}, outputs.frames / "valid.jsonl", outputs.parity, progress.say,
-        deployed=recipe["deploy"]["name"],
+        {persona: paths.modelfile(name, persona) for persona in recipe["personas"]}, outputs.frames / "valid.jsonl", outputs.parity,
+        progress.say, deployed=recipe["deploy"]["name"],
     )
 
 
@@ -723,7 +726,6 @@ def verify(project: Project, paths: Paths, name: str) -> None:
             render(scratch)
         built = {kind: scratch / "build" / kind for kind in ("samples", "dataset", f"recipes/{name}/frames", f"modelfiles/{name}")}
         examine(
-            paths.root.resolve(), paths.recipe(name).lock.resolve(), lock_slice(project, name),
-            {kind: [path.resolve() for path in files] for kind, files in _files_of(project, paths, name).items()}, built, progress.say,
+            paths.root, paths.recipe(name).lock, lock_slice(project, name), _files_of(project, paths, name), built, progress.say,
         )
     progress.say(f"{name} is what the specs give, and what its lock says")

@@ -34,7 +34,12 @@ class Finding:
 
 
 def verify(
-    root: Path, lock: Path, specs: Mapping[str, Any], files: Mapping[str, Iterable[Path]], rendered: Mapping[str, Path], report: Callable[[str], None],
+    root: Path,
+    lock: Path,
+    specs: Mapping[str, Any],
+    files: Mapping[str, Iterable[Path]],
+    rendered: Mapping[str, Path],
+    report: Callable[[str], None],
 ) -> list[Finding]:
     """All findings, notes among them; each is reported. rendered: folders of build/ (`samples`) to the same, rendered anew.
 
@@ -52,7 +57,8 @@ def verify(
         report(f"{'note: ' if finding.note else ''}{finding}")
     differences = [finding for finding in findings if not finding.note]
     if differences:
-        raise UserError(f"{len(differences)} differences, the first: {differences[0]}")
+        count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
+        raise UserError(f"{count}, the first: {differences[0]}")
     return findings
 
 
@@ -86,7 +92,10 @@ def _compare_files(built: Path, fresh: Path, name: str) -> Iterator[Finding]:
         yield Finding(name, "is left over: the specs give no such file; run: doit")
         return
     moved = 0
-    with built.open(encoding="utf-8", errors="replace", newline="") as one, fresh.open(encoding="utf-8", errors="replace", newline="") as other:
+    with (
+        built.open(encoding="utf-8", errors="replace", newline="") as one,
+        fresh.open(encoding="utf-8", errors="replace", newline="") as other,
+    ):
         for number, (left, right) in enumerate(zip_longest(one, other), 1):
             if left == right:
                 continue
@@ -95,7 +104,9 @@ def _compare_files(built: Path, fresh: Path, name: str) -> Iterator[Finding]:
                 return
             moved += 1
     if moved:
-        yield Finding(name, f"{moved} lines of specs/ in it have moved, by comments or by other examples; the content is the same", note=True)
+        yield Finding(
+            name, f"{moved} lines of specs/ in it have moved, by comments or by other examples; the content is the same", note=True
+        )
 
 
 def _artefacts(root: Path, lock: Mapping[str, Any], files: Mapping[str, Iterable[Path]]) -> Iterator[Finding]:

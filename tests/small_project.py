@@ -1,7 +1,7 @@
 """A small copy of this project for tests of the build itself: every spec, few examples, and placeholders where a stage takes minutes.
 
 A placeholder's bytes are a digest of what its stage is given (its slice and its input files), so that they change when, and only when,
-the real stage's output could. Samples, dataset, frames and Modelfiles are real.
+the real stage's output could. Samples, dataset, frames and Modelfiles are real, and so is all that decides what runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pickle
 import re
 import runpy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def make(root: Path) -> None:
     for path in root.glob("specs/evals/*.yaml"):
         _keep_first(path, "cases", CASES)
     _loosen(root / "specs" / "project.yaml")
+    _sub(root / "specs" / "recipes" / f"{RECIPE}.yaml", r"per_sample: .*", "per_sample: 1")
     low, slang = (root / "specs" / "categories" / name for name in ("iteration/low.yaml", "turkish/slang.yaml"))
     (root / "templates" / "samples" / "short.j2").write_text(TEMPLATE)
     (root / "templates" / "samples" / "macros.j2").write_text(MACROS)
@@ -71,70 +72,41 @@ def _sub(path: Path, pattern: str, replacement: str, at_least: int = 1) -> None:
 
 # --- placeholders -----------------------------------------------------------------------------------------------------------------
 
+REAL = ("samples", "dataset", "_frames", "modelfile")
+# Files that a stage leaves beside its targets, and others read.
+_BESIDE = {"base": ("model.safetensors",)}
+
+
+def _placeholder(task: Any, reads: Any) -> Callable[[], dict[str, Any]]:
+    """Writes each of the task's targets as a file that says what it is, and holds a digest of what it was made from."""
+
+    def write() -> dict[str, Any]:
+        from generators.measure import Measure
+
+        measure, stage = Measure(), task.name.partition(":")[0]
+        given = {path: Path(path).read_text(encoding="utf-8") for path in sorted(task.file_dep) if not path.startswith("generators/")}
+        for target in task.targets:
+            _write(Path(target), given, _read_for(stage, target, reads))
+        for name in _BESIDE.get(stage, ()):
+            _write(Path(task.targets[0]).parent / name, given, reads)
+        return measure.taken()
+
+    return write
+
 
 def _write(path: Path, *given: Any) -> None:
-    """A file that says what it is, and holds a digest of what it was made from."""
-    digest = hashlib.sha256(json.dumps([_bytes(part) for part in given], sort_keys=True, default=str).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"placeholder for {path.name}, made from {digest}\n")
 
 
-def _bytes(part: Any) -> Any:
-    return part.read_text(encoding="utf-8") if isinstance(part, Path) else part
-
-
-def _adapter(paths: Any, name: str) -> list[Path]:
-    return [paths.recipe(name).adapter / file for file in ("adapters.safetensors", "adapter_config.json")]
-
-
-def base(project: Any, paths: Any, name: str) -> None:
-    from generators import stages
-
-    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        _write(paths.model(name) / file, stages.base_slice(project, name))
-    _write(paths.model(name) / "source.json", project.models[name]["sources"])
-
-
-def train(project: Any, paths: Any, name: str) -> None:
-    from generators import stages
-
-    source = paths.model(project.recipes[name]["base"]) / "source.json"
-    for file in [*_adapter(paths, name), paths.recipe(name).training_summary]:
-        _write(file, stages.train_slice(project, name), paths.recipe(name).frames / "trained.sha256", source)
-
-
-def fuse(project: Any, paths: Any, name: str) -> None:
-    model = paths.model(project.recipes[name]["base"])
-    for file in ("config.json", "source.json"):
-        _write(paths.recipe(name).fused / file, *_adapter(paths, name), model / file, model / "tokenizer_config.json")
-
-
-def gguf(project: Any, paths: Any, name: str) -> None:
-    from generators import stages
-
-    read = stages.gguf_slice(project, name)
-    quantisations = read[f"specs/recipes/{name}.yaml"].pop("export")["quantisations"]
-    for quantisation in quantisations:
-        _write(paths.recipe(name).gguf(quantisation), quantisation, read, *_adapter(paths, name))
-    _write(paths.recipe(name).export, quantisations, read, *_adapter(paths, name))
-
-
-def evaluate(project: Any, paths: Any, name: str) -> None:
-    from generators import stages
-
-    judged = paths.recipe(name).gguf(project.recipes[name]["export"]["quantisations"][0]), paths.recipe(name).frames / "system.txt"
-    for file in ("scores.json", "base.jsonl", "tuned.jsonl"):
-        _write(paths.recipe(name).evaluation / file, stages.evaluate_slice(project, name), *judged)
-
-
-def report(project: Any, paths: Any, name: str) -> None:
-    from generators import stages
-
-    for file in (paths.recipe(name).report, paths.recipe(name).report.with_suffix(".md")):
-        _write(file, stages.report_slice(project, name), paths.recipe(name).evaluation / "scores.json", paths.recipe(name).export)
-
-
-COSTLY = {"base": base, "train": train, "fuse": fuse, "gguf": gguf, "evaluate": evaluate, "report": report}
+def _read_for(stage: str, target: str, reads: Any) -> Any:
+    """What one target of a stage depends on: source.json on the sources alone, a GGUF on no quantisation but its own."""
+    if target.endswith("source.json") and stage == "base":
+        return [part.get("sources") for part in reads.values()]
+    if target.endswith(".gguf"):
+        return {file: {key: value for key, value in part.items() if key != "export"} for file, part in reads.items()}
+    return reads
 
 
 # --- reading the specs ------------------------------------------------------------------------------------------------------------
@@ -172,20 +144,24 @@ def checked_once() -> Iterator[None]:
 # --- doit -------------------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def at(root: Path) -> Iterator[None]:
-    """In the project at `root`, with placeholders for the costly stages."""
-    from generators import stages
+def _with_placeholders(tasks: list[Any]) -> list[Any]:
+    from generators.tasks import Reads
 
+    for task in tasks:
+        if task.targets and task.name.partition(":")[0] not in REAL:
+            reads = next(check.value for check, _, _ in task.uptodate if isinstance(check, Reads))
+            task._actions, task._action_instances = [_placeholder(task, reads)], None
+    return tasks
+
+
+@contextlib.contextmanager
+def at(folder: Path) -> Iterator[None]:
     here = Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, stage in COSTLY.items():
-            patch.setattr(stages, name, stage)
-        os.chdir(root)
-        try:
-            yield
-        finally:
-            os.chdir(here)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 def doit(root: Path, *words: str) -> tuple[int, list[str], str]:
@@ -194,6 +170,10 @@ def doit(root: Path, *words: str) -> tuple[int, list[str], str]:
     from doit.doit_cmd import DoitMain
 
     from generators.tasks import Reporter
+
+    class Loader(ModuleTaskLoader):
+        def load_tasks(self, cmd: Any, pos_args: Any) -> Any:
+            return _with_placeholders(super().load_tasks(cmd, pos_args))
 
     ran: list[str] = []
     told = Reporter.execute_task
@@ -206,11 +186,20 @@ def doit(root: Path, *words: str) -> tuple[int, list[str], str]:
     printed = io.StringIO()
     with at(root), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(Reporter, "execute_task", note)
-        namespace = runpy.run_path("dodo.py")
-        code = DoitMain(ModuleTaskLoader(namespace)).run(list(words))
+        patch.setattr("doit.plugin.entry_points_impl", lambda: lambda group: [])  # what is installed is not searched for plugins each time
+        code = DoitMain(Loader(runpy.run_path("dodo.py"))).run(list(words))
     return code, ran, printed.getvalue()
 
 
 def build(root: Path) -> None:
     code, _, printed = doit(root, "run", f"report:{RECIPE}")
     assert code == 0, printed
+
+
+def built_once(factory: pytest.TempPathFactory) -> Path:
+    """A built project for all tests of a run that only copy it."""
+    root = factory.getbasetemp() / "small-project"
+    if not root.exists():
+        make(root)
+        build(root)
+    return root

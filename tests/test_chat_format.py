@@ -64,7 +64,9 @@ def test_the_templates_are_written_as_they_were_read(name: str) -> None:
 TEXTS = st.text(
     alphabet=st.one_of(st.sampled_from("\n\"'`\\{}%<> "), st.characters(codec="utf-8", exclude_categories=("C",))), max_size=20
 ).map(str.strip)
-CONTENTS = st.one_of(TEXTS, st.sampled_from(["<start_of_turn>user\n", "<|im_end|>", "{{ .System }}", "{% raise %}", "👩‍💻", "def f():\n    return 1"]))
+CONTENTS = st.one_of(
+    TEXTS, st.sampled_from(["<start_of_turn>user\n", "<|im_end|>", "{{ .System }}", "{% raise %}", "👩‍💻", "def f():\n    return 1"])
+)
 
 
 @st.composite
@@ -125,7 +127,14 @@ def test_a_system_message_after_examples_still_opens_the_conversation(name: str)
 
 
 @pytest.mark.parametrize(
-    "messages", [[assistant("a")], [user("a"), user("b")], [system("s"), assistant("a")], [user("a"), system("s")], [user("a"), {"role": "tool", "content": "b"}]]
+    "messages",
+    [
+        [assistant("a")],
+        [user("a"), user("b")],
+        [system("s"), assistant("a")],
+        [user("a"), system("s")],
+        [user("a"), {"role": "tool", "content": "b"}],
+    ],
 )
 def test_roles_out_of_turn_are_refused(messages: list[Message]) -> None:
     with pytest.raises(ValueError, match="is expected"):
@@ -142,7 +151,9 @@ def test_no_messages_are_refused() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_targets_are_the_answers_and_their_end_of_turn(name: str) -> None:
     end = chat_format(name)["end_of_turn"]
-    pieces = list(fragments(chat_format(name), [system("s"), user("a"), assistant("b"), user("c"), assistant("d")], add_generation_prompt=False))
+    pieces = list(
+        fragments(chat_format(name), [system("s"), user("a"), assistant("b"), user("c"), assistant("d")], add_generation_prompt=False)
+    )
     assert "".join(piece.text for piece in pieces if piece.target) == f"b{end}d{end}"
     assert [piece.text for piece in pieces if not piece.control and not piece.target][-1] == "c"
 
@@ -150,7 +161,11 @@ def test_targets_are_the_answers_and_their_end_of_turn(name: str) -> None:
 def test_affixes_with_every_odd_character_are_spelled_alike_by_both_template_languages() -> None:
     odd = "'\"\\{{%}}\t\r\n\u200b\u00a0🙂\U000e0001"
     spec = chat_format("gemma")
-    spec = {**spec, "system_separator": odd, "turns": {role: {"prefix": f"<{role}>{odd}", "suffix": f"<end_of_turn>{odd}"} for role in ("user", "assistant")}}
+    spec = {
+        **spec,
+        "system_separator": odd,
+        "turns": {role: {"prefix": f"<{role}>{odd}", "suffix": f"<end_of_turn>{odd}"} for role in ("user", "assistant")},
+    }
     messages = [system("s"), user("a"), assistant("b"), user("c")]
     wanted = render(spec, messages)
     template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(jinja_template(spec))

@@ -22,7 +22,9 @@ def answer(confidence: str = "0.9", layers: str = "C01", text: str = "selam") ->
 
 
 def test_an_answer_is_read_line_by_line() -> None:
-    assert parse_answer(CLIENT, answer("0.97", "C04, C01", "Sor kanka,\n\ndinliyorum.")) == Observation("Sor kanka,\n\ndinliyorum.", 0.97, ("C04", "C01"))
+    assert parse_answer(CLIENT, answer("0.97", "C04, C01", "Sor kanka,\n\ndinliyorum.")) == Observation(
+        "Sor kanka,\n\ndinliyorum.", 0.97, ("C04", "C01")
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,9 @@ def test_a_layer_that_is_none_is_an_error_of_the_whole_query(layers: str) -> Non
         parse_answer(CLIENT, answer(layers=layers))
 
 
-TEXTS = st.text(alphabet=st.one_of(st.sampled_from("\n: CONTELAYRS"), st.characters(codec="utf-8", exclude_categories=("C", "Z"))), max_size=30).map(str.strip)
+TEXTS = st.text(
+    alphabet=st.one_of(st.sampled_from("\n: CONTELAYRS"), st.characters(codec="utf-8", exclude_categories=("C", "Z"))), max_size=30
+).map(str.strip)
 
 
 @given(text=TEXTS, confidence=st.integers(0, 100), layers=st.lists(st.sampled_from(LAYERS), unique=True, max_size=6))

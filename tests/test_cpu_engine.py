@@ -241,9 +241,9 @@ def exact_cross_entropy(hidden: np.ndarray, targets: np.ndarray, weight: np.ndar
         slope, logits = 1 - np.tanh(logits / cap) ** 2, np.tanh(logits / cap) * cap
     shifted = logits - logits.max(axis=1, keepdims=True)
     p = np.exp(shifted)
-    p /= p.sum(axis=1, keepdims=True)
     each = np.arange(len(targets))
-    loss = -np.log(np.maximum(p[each, targets], 1e-300)).sum()
+    loss = (np.log(p.sum(axis=1)) - shifted[each, targets]).sum()
+    p /= p.sum(axis=1, keepdims=True)
     p[each, targets] -= 1
     return loss, (p * slope) @ weight
 

@@ -17,7 +17,11 @@ from generators.specs import yaml_source
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "templates"
 FORMAT = {
-    "system": "first_user_turn", "system_separator": "\n\n", "begin_of_sequence": True, "end_of_turn": "<end>", "stop": ["<end>"],
+    "system": "first_user_turn",
+    "system_separator": "\n\n",
+    "begin_of_sequence": True,
+    "end_of_turn": "<end>",
+    "stop": ["<end>"],
     "turns": {"user": {"prefix": "<u>\n", "suffix": "<end>\n"}, "assistant": {"prefix": "<a>\n", "suffix": "<end>\n"}},
 }
 PERSONA = """\
@@ -41,7 +45,9 @@ def parts(text: str = PERSONA, **chat_format: Any) -> tuple[str, diff.Origin]:
     persona = {"opinion_markers": {}, "template": "persona/system.j2", "description": "d", **document.value}
     form = {**FORMAT, **chat_format}
     rendered = render_modelfile(persona, form, {"name": "L", "url": "u"}, "m.gguf", go_template(form), TEMPLATES)
-    return rendered, diff.Origin(persona, persona_places("a", {"a": document}), "specs/recipes/r.yaml", "specs/models/m.yaml", "specs/chat_formats/f.yaml")
+    return rendered, diff.Origin(
+        persona, persona_places("a", {"a": document}), "specs/recipes/r.yaml", "specs/models/m.yaml", "specs/chat_formats/f.yaml"
+    )
 
 
 def compared(text: str, **chat_format: Any) -> diff.Comparison:
@@ -67,7 +73,11 @@ def test_the_same_specs_make_no_difference() -> None:
         ("  top_k: 3\n", "", ("PARAMETER top_k", 3, None, ("specs/personas/a.yaml",))),
         ("  top_k: 3\n", "  top_k: 3\n  seed: 1\n", ("PARAMETER seed", None, 1, ("specs/personas/a.yaml:10",))),
         ("I am A.", "I am B.", ("SYSTEM, paragraph 1", "I am A.", "I am B.", ("specs/personas/a.yaml:2",))),
-        ("[Short., Warm.]", "[Short., Loud., Warm.]", ("SYSTEM, paragraph 3", "Short. Warm.", "Short. Loud. Warm.", ("specs/personas/a.yaml:5",))),
+        (
+            "[Short., Warm.]",
+            "[Short., Loud., Warm.]",
+            ("SYSTEM, paragraph 3", "Short. Warm.", "Short. Loud. Warm.", ("specs/personas/a.yaml:5",)),
+        ),
         ("jessy: hey", "jessy: yo", ("MESSAGE", "user: hi\nassistant: hey", "user: hi\nassistant: yo", ("specs/personas/a.yaml:11",))),
     ],
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_project import RECIPE, ROOT, build, checked_once, doit, make
+from small_project import RECIPE, ROOT, built_once, checked_once, doit
 
 SLANG, LOW = "specs/categories/turkish/slang.yaml", "specs/categories/iteration/low.yaml"
 PROJECT, TIERS, CLIENT = "specs/project.yaml", "specs/tiers.yaml", "specs/clients/jessy-cli.yaml"
@@ -26,7 +26,8 @@ SLANG_ONLY = {"samples:turkish/slang"}
 LOW_ONLY = {"samples:iteration/low"}
 ALL_SAMPLES = {f"samples:{path.parent.name}/{path.stem}" for path in (ROOT / "specs" / "categories").glob("*/*.yaml")}
 JUDGED = {"evaluate", "report"}
-EXPORTED = {"gguf", *JUDGED}
+EXPORTED = {"gguf", "parity", *JUDGED}
+SPOKEN = {"modelfile", "parity"}
 TRAINED = {"train", "fuse", *EXPORTED}
 DATA = {"dataset", "_frames"}
 
@@ -107,8 +108,10 @@ def new_suite(root: Path) -> None:
     (root / "specs/evals/one.yaml").write_text(text, encoding="utf-8")
 
 
-EDITS: dict[str, tuple[Edit, set[str]]] = {
-    # Nothing that any stage reads.
+Rows = dict[str, tuple[Edit, set[str]]]
+
+# The specs say the same as before.
+UNSEEN: Rows = {
     "a comment": (sub(SLANG, r"\A", "# a comment\n\n"), NOTHING),
     "a comment in the recipe": (append(MINI, "# a comment\n"), NOTHING),
     "a comment at a line's end": (sub(JESSY, r"^display_name: JESSY", "display_name: JESSY   # a comment"), NOTHING),
@@ -116,6 +119,14 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "the order of a mapping's keys": (sub(MINI, r"\{rank: 16, alpha: 32\}", "{alpha: 32, rank: 16}"), NOTHING),
     "block style for flow style": (sub(MINI, r"^lora: \{rank: 16, alpha: 32\}", "lora:\n  rank: 16\n  alpha: 32"), NOTHING),
     "a default written out": (sub(MINI, r"rank: 16,", "rank: 16, dropout: 0.0,"), NOTHING),
+    "another recipe": (sub(V2, r"rank: 16", "rank: 8"), NOTHING),
+    "a persona that no recipe names": (
+        lambda root: (root / "specs/personas/sleepy.yaml").write_text("extends: jessy\nbrevity: Esne, sus.\n") and None, NOTHING,
+    ),
+    "a helper's source": (append("generators/files.py", "# a comment\n"), NOTHING),
+}
+# What no stage reads; the lock pins it all the same.
+PINNED: Rows = {
     "a category's description": (sub(SLANG, r"^description: ", "description: Real "), NOTHING),
     "a suite's description": (sub(SUITE, r"^description: ", "description: Real "), NOTHING),
     "a persona's description": (sub(JESSY, r"^description: ", "description: Real "), NOTHING),
@@ -125,11 +136,10 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "the memory budget": (setting("memory_budget_gb", 7), NOTHING),
     "a client's configuration key": (sub(CLIENT, r'LLM_TIMEOUT_SECS: "60"', 'LLM_TIMEOUT_SECS: "61"'), NOTHING),
     "a model's parameter count": (sub(MODEL, r"^parameters: \d+", "parameters: 268098177"), NOTHING),
-    "another recipe": (sub(V2, r"rank: 16", "rank: 8"), NOTHING),
     "the default recipe": (sub(PROJECT, r"^default_recipe: .*", "default_recipe: jessy-v2"), NOTHING),
-    "a persona that no recipe names": (
-        lambda root: (root / "specs/personas/sleepy.yaml").write_text("extends: jessy\nbrevity: Esne, sus.\n") and None, NOTHING,
-    ),
+}
+# What stages read: they run, what follows from their new bytes runs, and the lock is written anew.
+READ: Rows = {
     # Samples.
     "an example's text": (sub(SLANG, r"^    jessy: ", "    jessy: Kanka, "), SLANG_ONLY | DATA | TRAINED),
     "an example's layers": (sub(LOW, r"^    layers: \[C04, C01\]", "    layers: [C04, C02]"), LOW_ONLY | DATA | TRAINED),
@@ -158,19 +168,19 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     # The persona.
     "the persona's identity": (sub(JESSY, r"esprili, sıcak", "sıcak, esprili"), {"_frames", "modelfile"} | TRAINED),
     "a persona's style line": (sub(JESSY, r"en fazla bir emoji", "emoji yok"), {"_frames", "modelfile"} | TRAINED),
-    "a variant persona only": (sub(CASUAL, r"^brevity: ", "brevity: Hep "), {"modelfile"}),
+    "a variant persona only": (sub(CASUAL, r"^brevity: ", "brevity: Hep "), SPOKEN),
     "a temperature": (sub(JESSY, r"temperature: 0.6", "temperature: 0.5"), {"modelfile"}),
     "the order of parameters": (sub(JESSY, r"  temperature: (.*)\n  top_p: (.*)\n", r"  top_p: \2\n  temperature: \1\n"), {"modelfile"}),
-    "a MESSAGE example": (sub(JESSY, r"jessy: Sor kanka, dinliyorum\.", "jessy: Sor bakalım."), {"modelfile"}),
+    "a MESSAGE example": (sub(JESSY, r"jessy: Sor kanka, dinliyorum\.", "jessy: Sor bakalım."), SPOKEN),
     "a principle's cue": (sub(JESSY, r"cues: \[", "cues: [kuzu kuzu, "), JUDGED),
     "an opinion marker": (sub(JESSY, r"tr: \[bence", "tr: [kanımca, bence"), {"dataset"} | JUDGED),
     "a persona renamed": (
-        both(move(CASUAL, "specs/personas/relaxed.yaml"), sub(MINI, "casual", "relaxed"), sub(V2, "casual", "relaxed")), {"modelfile"},
+        both(move(CASUAL, "specs/personas/relaxed.yaml"), sub(MINI, "casual", "relaxed"), sub(V2, "casual", "relaxed")), SPOKEN,
     ),
-    "a persona removed": (sub(MINI, "casual, ", ""), {"modelfile"}),
+    "a persona removed": (sub(MINI, "casual, ", ""), SPOKEN),
     "the persona template": (sub("templates/persona/system.j2", r"persona\.brevity \| trim", "persona.brevity | upper"), {"_frames", "modelfile"} | TRAINED),
-    "the persona template, with the same outcome": (append("templates/persona/system.j2", "{# a comment #}"), {"_frames", "modelfile"}),
-    "the Modelfile template": (sub("templates/Modelfile.j2", r"^SYSTEM ", "# who it is\nSYSTEM "), {"modelfile"}),
+    "the persona template, with the same outcome": (append("templates/persona/system.j2", "{# a comment #}"), {"_frames"} | SPOKEN),
+    "the Modelfile template": (sub("templates/Modelfile.j2", r"^SYSTEM ", "# who it is\nSYSTEM "), SPOKEN),
     # Frames and training.
     "the directive": (sub(TIERS, r"Cevabına, bu", "Önce bu"), {"_frames"} | TRAINED),
     "a client's wording": (sub(CLIENT, r"Take a position first", "Take a stand first"), {"_frames"} | TRAINED),
@@ -185,7 +195,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "another quantisation first": (sub(MINI, r"\[Q8_0\]", "[Q4_0, Q8_0]"), {"modelfile"} | EXPORTED),
     "the name in Ollama": (sub(MINI, r"^  name: jessy-mini", "  name: jessy-tiny"), EXPORTED),
     "the recipe's description": (sub(MINI, r"^description: ", "description: Real "), EXPORTED),
-    "a stop text": (sub(GEMMA, r"stop: \[", 'stop: ["---", '), {"modelfile"} | JUDGED),
+    "a stop text": (sub(GEMMA, r"stop: \[", 'stop: ["---", '), SPOKEN | JUDGED),
     "a licence's notice": (sub(MODEL, r"^  notice: >-\n", "  notice: >-\n    Mind that\n"), {"report"}),
     # Evaluation and report.
     "a client's stop rule": (sub(CLIENT, r"alone: 0.95", "alone: 0.96"), JUDGED),
@@ -199,28 +209,31 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "a suite renamed": (move("specs/evals/multiturn.yaml", "specs/evals/talks.yaml"), {"dataset"} | JUDGED),
     "a report template": (append("templates/reports/report.md.j2", "{# a comment #}\n"), {"report"}),
     "a file that a report template includes": (append("templates/reports/style.css.j2", "/* a comment */\n"), {"report"}),
-    # Generators: the stages that a module works for; what they write comes out the same, so nothing follows.
+}
+# Stages run and write what they wrote before, so nothing follows.
+SAME_BYTES: Rows = {
+    # Generators: the stages that a module works for.
     "the sampler's source": (append("generators/samples/expand.py", "# a comment\n"), ALL_SAMPLES),
     "the dataset's source": (append("generators/dataset/split.py", "# a comment\n"), {"dataset"}),
     "the trainer's source": (append("generators/train/loop.py", "# a comment\n"), {"train"}),
     "a module of a part of the trainer": (append("generators/train/cpu/head.py", "# a comment\n"), {"train"}),
     "a module added to a stage": (append("generators/train/tricks.py", "# a comment\n"), {"train"}),
-    "the chat formats' source": (append("generators/chat_format.py", "# a comment\n"), {"base", "train", "gguf", "modelfile", "evaluate"}),
-    "a helper's source": (append("generators/files.py", "# a comment\n"), NOTHING),
+    "the chat formats' source": (append("generators/chat_format.py", "# a comment\n"), {"base", "train", "gguf", "modelfile", "parity", "evaluate"}),
     # What was built.
     "a Modelfile deleted": (remove("build/modelfiles/jessy-mini/casual.Modelfile"), {"modelfile"}),
     "samples deleted": (remove("build/samples/turkish/slang.jsonl"), SLANG_ONLY),
     "the adapter deleted": (remove("build/recipes/jessy-mini/adapter/adapters.safetensors"), {"train"}),
     "the report deleted": (remove("build/recipes/jessy-mini/report.html"), {"report"}),
 }
+EDITS: Rows = {
+    **UNSEEN, **SAME_BYTES, **{what: (edit, expected | {"_lock"}) for what, (edit, expected) in {**PINNED, **READ}.items()},
+}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("built") / "project"
     with checked_once():
-        make(root)
-        build(root)
+        root = built_once(tmp_path_factory)
         assert doit(root, "run", f"report:{RECIPE}")[1] == [], "a build that was just made is up to date"
         yield root
 

@@ -18,10 +18,20 @@ from generators.verify import Finding, compare_folders, verify
 SPECS = {"specs/project.yaml": {"seed": 1, "name": "a"}, "specs/recipes/r.yaml": {"lora": {"rank": 4}}}
 ROW = '{"messages": [], "metadata": {"source": "specs/categories/a/b.yaml:%d"}}\n'
 FILES = {
-    "templates/persona/system.j2": "t", "build/samples/a/b.jsonl": ROW % 4 + ROW % 5, "build/dataset/train.jsonl": ROW % 4,
-    "build/recipes/r/adapter/adapters.safetensors": "weights", "build/recipes/r/r-Q8_0.gguf": "gguf", "build/modelfiles/r/a.Modelfile": "FROM x\n",
+    "templates/persona/system.j2": "t",
+    "build/samples/a/b.jsonl": ROW % 4 + ROW % 5,
+    "build/dataset/train.jsonl": ROW % 4,
+    "build/recipes/r/adapter/adapters.safetensors": "weights",
+    "build/recipes/r/r-Q8_0.gguf": "gguf",
+    "build/modelfiles/r/a.Modelfile": "FROM x\n",
 }
-KINDS = {"templates": "templates", "samples": "build/samples", "dataset": "build/dataset", "adapter": "build/recipes/r/adapter", "modelfiles": "build/modelfiles"}
+KINDS = {
+    "templates": "templates",
+    "samples": "build/samples",
+    "dataset": "build/dataset",
+    "adapter": "build/recipes/r/adapter",
+    "modelfiles": "build/modelfiles",
+}
 
 
 class Project:
@@ -120,11 +130,17 @@ def rewrite(name: str, text: str) -> Callable[[Project], None]:
         (rewrite("build/samples/a/b.jsonl", ROW % 4 + "{}\n"), "build/samples/a/b.jsonl: is stale: line 2 is not what the specs give"),
         (rewrite("build/samples/a/b.jsonl", ROW % 4), "build/samples/a/b.jsonl: is stale: line 2 is not what the specs give"),
         (rewrite("build/dataset/train.jsonl", ROW % 4 + "\n"), "build/dataset/train.jsonl: is stale: line 2"),
-        (rewrite("build/modelfiles/r/a.Modelfile", "FROM y\n"), "build/modelfiles/r/a.Modelfile: is stale: line 1 is not what the specs give"),
+        (
+            rewrite("build/modelfiles/r/a.Modelfile", "FROM y\n"),
+            "build/modelfiles/r/a.Modelfile: is stale: line 1 is not what the specs give",
+        ),
         (rewrite("build/recipes/r/adapter/adapters.safetensors", "other"), "build/recipes/r/adapter/adapters.safetensors: has other bytes"),
         (remove("build/recipes/r/r-Q8_0.gguf"), "build/recipes/r/r-Q8_0.gguf: is missing; the lock has it"),
         (rewrite("build/recipes/r/adapter/more.json", "{}"), "build/recipes/r/adapter/more.json: is not in the lock"),
-        (remove("build/recipes/r/lock.json"), "build/recipes/r/lock.json: is missing, so that weights cannot be verified; run: doit report"),
+        (
+            remove("build/recipes/r/lock.json"),
+            "build/recipes/r/lock.json: is missing, so that weights cannot be verified; run: doit report",
+        ),
         (rewrite("build/recipes/r/lock.json", "{"), "build/recipes/r/lock.json: is missing"),
     ],
 )
@@ -140,7 +156,11 @@ def test_the_cause_comes_before_what_follows_from_it(project: Project) -> None:
     rewrite("build/modelfiles/r/a.Modelfile", "FROM y\n")(project)
     rewrite("build/samples/a/b.jsonl", "{}\n")(project)
     said, error = project.verify()
-    assert [line.split(":")[0] for line in said[:3]] == ["specs/recipes/r.yaml", "build/samples/a/b.jsonl", "build/modelfiles/r/a.Modelfile"]
+    assert [line.split(":")[0] for line in said[:3]] == [
+        "specs/recipes/r.yaml",
+        "build/samples/a/b.jsonl",
+        "build/modelfiles/r/a.Modelfile",
+    ]
     assert error.startswith("5 differences, the first: specs/recipes/r.yaml")
 
 

@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "templates"
 LICENCE = {"name": "A licence", "url": "somewhere"}
 FORMAT = {
-    "system": "first_user_turn", "system_separator": "\n\n", "begin_of_sequence": True, "end_of_turn": "<end>", "stop": ["<end>", "\n<x>"],
+    "system": "first_user_turn",
+    "system_separator": "\n\n",
+    "begin_of_sequence": True,
+    "end_of_turn": "<end>",
+    "stop": ["<end>", "\n<x>"],
     "turns": {"user": {"prefix": "<u>\n", "suffix": "<end>\n"}, "assistant": {"prefix": "<a>\n", "suffix": "<end>\n"}},
     "control_tokens": ["<end>"],
 }
@@ -112,7 +116,9 @@ def test_a_file_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path
         read_file(tmp_path / "none.Modelfile")
 
 
-@pytest.mark.parametrize(("character", "kept"), [("ğ", True), ("❤", True), ("\ufe0f", True), ("🩷", True), ("🫩", False), ("\u200d", False), ("\u3000", False)])
+@pytest.mark.parametrize(
+    ("character", "kept"), [("ğ", True), ("❤", True), ("\ufe0f", True), ("🩷", True), ("🫩", False), ("\u200d", False), ("\u3000", False)]
+)
 def test_printable_is_what_go_calls_so(character: str, kept: bool) -> None:
     assert is_printable(character) is kept
 
@@ -132,11 +138,20 @@ def test_a_quoted_value_comes_back_or_is_refused(text: str) -> None:
     assert (file.system, file.stops, file.messages, file.licences) == (text, [text], [{"role": "user", "content": text}], [text])
 
 
-WORDS = st.text(alphabet=st.one_of(st.sampled_from('"\n\'`{}%# \t'), st.characters(codec="utf-8", exclude_categories=("C", "Z"))), min_size=1, max_size=30)
+WORDS = st.text(
+    alphabet=st.one_of(st.sampled_from("\"\n'`{}%# \t"), st.characters(codec="utf-8", exclude_categories=("C", "Z"))),
+    min_size=1,
+    max_size=30,
+)
 
 
 @given(
-    identity=WORDS, style=st.lists(WORDS, max_size=3), user=WORDS, jessy=WORDS, temperature=st.floats(0, 2), top_k=st.integers(0, 2**62),
+    identity=WORDS,
+    style=st.lists(WORDS, max_size=3),
+    user=WORDS,
+    jessy=WORDS,
+    temperature=st.floats(0, 2),
+    top_k=st.integers(0, 2**62),
     use_mmap=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
@@ -190,7 +205,9 @@ def documents(root: Path) -> dict[tuple[str, str], Any]:
     from generators.specs.project import _spec_files
 
     return {
-        (kind, path.stem): yaml_source.read(path, path.relative_to(root).as_posix()) for kind, path in _spec_files(root) if kind != "category"
+        (kind, path.stem): yaml_source.read(path, path.relative_to(root).as_posix())
+        for kind, path in _spec_files(root)
+        if kind != "category"
     }
 
 
@@ -204,7 +221,9 @@ def test_modelfiles_in_the_build_folder_are_what_the_specs_give(project: Project
         for wanted in recipe["personas"]:
             path = ROOT / "build" / "modelfiles" / name / f"{wanted}.Modelfile"
             if path.is_file():
-                gguf = os.path.relpath(ROOT / "build" / "recipes" / name / f"{name}-{recipe['export']['quantisations'][0]}.gguf", path.parent)
+                gguf = os.path.relpath(
+                    ROOT / "build" / "recipes" / name / f"{name}-{recipe['export']['quantisations'][0]}.gguf", path.parent
+                )
                 licence = project.models[recipe["base"]]["licence"]
                 text = render_modelfile(project.personas[wanted], chat_format, licence, gguf, go_template(chat_format), TEMPLATES)
                 assert path.read_text(encoding="utf-8") == text, f"{path} is stale; run: doit modelfile:{name}"
@@ -236,10 +255,14 @@ def told(text: str, child: str | None = None, templates: Path = TEMPLATES) -> li
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("I am A.", "I am 👩‍💻.", "specs/personas/a.yaml:3:11: identity: Ollama's Modelfile parser drops U+200D (ZERO WIDTH JOINER) without a word"),
+        (
+            "I am A.",
+            "I am 👩‍💻.",
+            "specs/personas/a.yaml:3:11: identity: Ollama's Modelfile parser drops U+200D (ZERO WIDTH JOINER) without a word",
+        ),
         ("Warm.", "Wa\u00a0rm.", "specs/personas/a.yaml:7:17: style[1]: Ollama's Modelfile parser drops U+00A0 (NO-BREAK SPACE)"),
-        ("Second.", '"Say \\"\\"\\""', "specs/personas/a.yaml:6:23: principles[1].text: a line ends in \"\"\", which ends the value early"),
-        ("jessy: hey", 'jessy: "a \\"\\"\\"\\nb"', "specs/personas/a.yaml:13:23: messages[0].jessy: a line ends in \"\"\""),
+        ("Second.", '"Say \\"\\"\\""', 'specs/personas/a.yaml:6:23: principles[1].text: a line ends in """, which ends the value early'),
+        ("jessy: hey", 'jessy: "a \\"\\"\\"\\nb"', 'specs/personas/a.yaml:13:23: messages[0].jessy: a line ends in """'),
         ("user: hi", "user: h\u200bi", "specs/personas/a.yaml:13:12: messages[0].user: Ollama's Modelfile parser drops U+200B"),
         ("top_k: 3", "top_k: 99999999999999999999", "specs/personas/a.yaml:11:10: parameters.top_k: 99999999999999999999 does not fit"),
     ],
@@ -253,7 +276,8 @@ def test_what_a_persona_takes_over_is_told_where_it_is_declared() -> None:
     child = "extends: a\nappend:\n  style:\n    - Loud.\n    - Ve\u200dry.\nremove:\n  principles: [one]\n"
     found = told(BASE.replace("Second.", "Sec\u200dond."), child)
     assert [line.split(": Ollama")[0] for line in found] == [
-        "specs/personas/a.yaml:6:23: principles[0].text", "specs/personas/b.yaml:5:7: style[3]",
+        "specs/personas/a.yaml:6:23: principles[0].text",
+        "specs/personas/b.yaml:5:7: style[3]",
     ]
 
 
@@ -278,7 +302,10 @@ def test_an_undefined_name_in_the_template_is_told_with_its_line(tmp_path: Path)
 def test_stops_and_licences_are_told_at_their_lines(project: Project) -> None:
     read_documents = documents(ROOT)
     chat_format, model = project.chat_formats["gemma"], project.models["gemma-2b"]
-    spoilt = Project(chat_formats={"gemma": {**chat_format, "stop": [*chat_format["stop"][:1], "\u200b"]}}, models={"gemma-2b": {**model, "licence": {**model["licence"], "name": "x\u2028"}}})
+    spoilt = Project(
+        chat_formats={"gemma": {**chat_format, "stop": [*chat_format["stop"][:1], "\u200b"]}},
+        models={"gemma-2b": {**model, "licence": {**model["licence"], "name": "x\u2028"}}},
+    )
     found = list(_places(problems(TEMPLATES, spoilt, read_documents)))
     assert found == [("specs/chat_formats/gemma.yaml", "stop[1]"), ("specs/models/gemma-2b.yaml", "licence.name")]
 

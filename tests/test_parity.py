@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,21 @@ ROOT = Path(__file__).parents[1]
 SPECS = ROOT / "specs" / "chat_formats"
 METADATA = {"general.name": "tiny", "general.license": "none"}
 PERSONA = {
-    "display_name": "A", "identity": "Sen A'sın.", "principles": [], "style": ["Kısa konuş."], "brevity": "Uzatma.", "parameters": {"num_ctx": 512},
-    "messages": [{"user": "selam", "jessy": "Selam!"}], "template": "persona/system.j2",
+    "display_name": "A",
+    "identity": "Sen A'sın.",
+    "principles": [],
+    "style": ["Kısa konuş."],
+    "brevity": "Uzatma.",
+    "parameters": {"num_ctx": 512},
+    "messages": [{"user": "selam", "jessy": "Selam!"}],
+    "template": "persona/system.j2",
 }
 SAMPLES = [
     {"messages": [{"role": "user", "content": "naber"}, {"role": "assistant", "content": "iyi"}], "metadata": {"id": "a"}},
-    {"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "  boşluk"}, {"role": "assistant", "content": "iyi"}], "metadata": {"id": "b"}},
+    {
+        "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "  boşluk"}, {"role": "assistant", "content": "iyi"}],
+        "metadata": {"id": "b"},
+    },
 ]
 
 
@@ -75,13 +85,24 @@ class Built:
     def with_go_template(self, template: str, **over: Any) -> Path:
         target = self.root / "a.Modelfile"
         licence = {"name": "none", "url": "none"}
-        target.write_text(render_modelfile(PERSONA, {**self.format, **over}, licence, "m.gguf", template, ROOT / "templates"), encoding="utf-8")
+        target.write_text(
+            render_modelfile(PERSONA, {**self.format, **over}, licence, "m.gguf", template, ROOT / "templates"), encoding="utf-8"
+        )
         return target
+
+    @cached_property
+    def checked(self) -> Path:
+        """The figures of the whole gate."""
+        self.said: list[str] = []
+        self.check(said=self.said)
+        return self.root / "parity.json"
 
     def check(self, gguf: Path | None = None, said: list[str] | None = None) -> dict[str, Any]:
         """The whole gate, with an engine of its own."""
         report = said.append if said is not None else silent
-        return parity.check(self.model, self.format, gguf or self.gguf, {"a": self.modelfile}, self.valid, self.root / "parity.json", report)
+        return parity.check(
+            self.model, self.format, gguf or self.gguf, {"a": self.modelfile}, self.valid, self.root / "parity.json", report
+        )
 
     def compare(self, server: Any, names: set[str], deployed: str | None = None, said: list[str] | None = None) -> list[dict[str, Any]]:
         """The engines on some shapes, with one that runs already. Returns their figures."""
@@ -105,22 +126,27 @@ def server(gemma: Built) -> Iterator[Any]:
         yield running
 
 
-@pytest.mark.parametrize(("architecture", "name"), [("gemma3", "gemma"), ("qwen2", "chatml")])
-def test_what_was_trained_is_what_both_engines_send(tmp_path: Path, architecture: str, name: str) -> None:
-    built, said = Built(tmp_path, architecture, name), list[str]()
-    figures = built.check(said=said)
+@pytest.mark.parametrize("name", ["gemma", "chatml"])
+def test_what_was_trained_is_what_both_engines_send(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    built = request.getfixturevalue("gemma") if name == "gemma" else Built(tmp_path, "qwen2", "chatml")
+    figures = read_json(built.checked)
     assert [(row["engine"], row["different"]) for row in figures["engines"]] == [("llama.cpp", 0), ("Ollama's TEMPLATE", 0)]
     assert figures["engines"][0]["conversations"] == len(parity.shapes(built.format)) + 1 + len(SAMPLES)
-    assert figures == read_json(tmp_path / "parity.json")
-    assert f"llama.cpp: {figures['engines'][0]['tokens']} tokens of {figures['engines'][0]['conversations']} conversations are as trained" in said
+    assert (
+        f"llama.cpp: {figures['engines'][0]['tokens']} tokens of {figures['engines'][0]['conversations']} conversations are as trained"
+        in built.said
+    )
 
 
 def test_what_an_engine_cannot_do_is_a_warning_with_evidence(gemma: Built) -> None:
-    found = {(warning["engine"], warning["conversation"]): warning for warning in gemma.check()["warnings"]}
+    found = {(warning["engine"], warning["conversation"]): warning for warning in read_json(gemma.checked)["warnings"]}
     assert set(found) == {
-        ("llama.cpp", "control tokens in user text"), ("llama.cpp", "control tokens in system"),
-        ("Ollama's TEMPLATE", "control tokens in user text"), ("Ollama's TEMPLATE", "control tokens in system"),
-        ("Ollama's TEMPLATE", "white space around a message"), ("Ollama's TEMPLATE", "sample b"),
+        ("llama.cpp", "control tokens in user text"),
+        ("llama.cpp", "control tokens in system"),
+        ("Ollama's TEMPLATE", "control tokens in user text"),
+        ("Ollama's TEMPLATE", "control tokens in system"),
+        ("Ollama's TEMPLATE", "white space around a message"),
+        ("Ollama's TEMPLATE", "sample b"),
     }
     control = found["llama.cpp", "control tokens in user text"]
     assert control["what"].startswith("llama.cpp reads control tokens that a user types as control tokens")
@@ -135,7 +161,8 @@ BREAKS = {
     "a lost newline": (GO.replace("<start_of_turn>user\\n", "<start_of_turn>user", 1), "without system"),
     "a double BOS": ("<bos>" + GO, "without system"),
     "system text outside the user turn": (
-        "{{ if .System }}{{ .System }}\n\n{{ end }}" + GO.replace('{{ $.System }}{{ "\\n\\n" }}', ""), "with system",
+        "{{ if .System }}{{ .System }}\n\n{{ end }}" + GO.replace('{{ $.System }}{{ "\\n\\n" }}', ""),
+        "with system",
     ),
     "a trimmed space": (GO.replace('{{ "\\n\\n" }}{{ end }}', "\n\n{{- end }}", 1), "with system"),
     "a lost end of turn": (GO.replace('{{ .Content }}{{ "<end_of_turn>\\n" }}', "{{ .Content }}", 1), "without system"),
@@ -153,7 +180,7 @@ def test_a_broken_go_template_is_caught(gemma: Built, server: Any, way: str) -> 
         parity.compare(server, tokenizer, {"a": broken}, shown, silent)
     lines = str(caught.value).splitlines()
     assert lines[1].startswith("   trained: ") and lines[2].startswith("   sent:    ")
-    assert all(" text '" in line and "'<start_of_turn>'" in line for line in lines[1:])
+    assert all("  text '" in line for line in lines[1:3]) and lines[1].split(": ", 1)[1] != lines[2].split(": ", 1)[1]
 
 
 JINJA = jinja_template(chat_format("gemma"))
@@ -171,15 +198,15 @@ JINJA = jinja_template(chat_format("gemma"))
 )
 def test_a_broken_chat_template_in_the_gguf_is_caught(gemma: Built, old: str, new: str, first: str) -> None:
     assert old in JINJA
-    broken = gemma.with_template(JINJA.replace(old, new, 1), "broken.gguf")
-    with pytest.raises(UserError, match=f"llama.cpp does not send what was trained: .* first {first!r}"):
-        gemma.check(broken)
+    with serving(gemma.with_template(JINJA.replace(old, new, 1), "broken.gguf"), context=256) as broken:
+        with pytest.raises(UserError, match=f"llama.cpp does not send what was trained: .* first {first!r}"):
+            gemma.compare(broken, {"without system", "with system", "white space around a message"})
 
 
 def test_a_missing_stop_is_caught(gemma: Built) -> None:
     try:
         gemma.with_go_template(GO, stop=["<start_of_turn>"])
-        with pytest.raises(UserError, match="a.Modelfile: PARAMETER stop '<end_of_turn>' is missing, so that answers run on"):
+        with pytest.raises(UserError, match="a.Modelfile: PARAMETER stop '<end_of_turn>' of the chat format is missing, so that answers run on"):
             gemma.check()
         gemma.with_go_template(GO, stop=[*gemma.format["stop"], "."])
         with pytest.raises(UserError, match="PARAMETER stop '.' is none of the chat format's"):
@@ -195,19 +222,22 @@ def test_a_gguf_that_ends_answers_elsewhere_is_caught(gemma: Built) -> None:
 
 
 def test_a_mismatch_leaves_the_last_good_figures(gemma: Built) -> None:
-    (gemma.root / "parity.json").write_text("the last good ones")
+    before = gemma.checked.read_bytes()
     gemma.with_go_template("<bos>" + GO)
     try:
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="Ollama's TEMPLATE does not send what was trained"):
             gemma.check()
     finally:
         gemma.with_go_template(GO)
-    assert (gemma.root / "parity.json").read_text() == "the last good ones"
+    assert gemma.checked.read_bytes() == before
 
 
 def test_a_prompt_that_does_not_fit_into_num_ctx_is_a_warning(gemma: Built) -> None:
     tokenizer = parity.Tokenizer.load(gemma.model, gemma.format)
-    said = [parity.Conversation("short", [{"role": "user", "content": "a"}]), parity.Conversation("long", [{"role": "user", "content": "uzun " * 400}])]
+    said = [
+        parity.Conversation("short", [{"role": "user", "content": "a"}]),
+        parity.Conversation("long", [{"role": "user", "content": "uzun " * 400}]),
+    ]
     longest, warnings = parity._fits_context({"a": read_file(gemma.modelfile)}, tokenizer, said)
     assert longest > 512 and [warning["conversation"] for warning in warnings] == ["long"]
     assert "do not fit into num_ctx 512; Ollama cuts the prompt's head" in warnings[0]["what"]
@@ -290,8 +320,12 @@ def test_no_ollama_is_left_out_and_said(gemma: Built, server: Any, monkeypatch: 
 @pytest.mark.parametrize(
     ("value", "host"),
     [
-        (None, "http://127.0.0.1:11434"), ("0.0.0.0", "http://127.0.0.1:11434"), (":5000", "http://127.0.0.1:5000"),
-        ("example", "http://example:11434"), ("https://example", "https://example:443"), ("http://1.2.3.4:80/", "http://1.2.3.4:80"),
+        (None, "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        (":5000", "http://127.0.0.1:5000"),
+        ("example", "http://example:11434"),
+        ("https://example", "https://example:443"),
+        ("http://1.2.3.4:80/", "http://1.2.3.4:80"),
     ],
 )
 def test_the_host_is_read_as_ollama_reads_it(monkeypatch: pytest.MonkeyPatch, value: str | None, host: str) -> None:
@@ -306,6 +340,10 @@ def test_ollama_adds_its_system_only_where_a_request_brings_none() -> None:
     example = [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}]
     asked = {"role": "user", "content": "a"}
     assert parity.composed_by_ollama(file, [asked]) == [{"role": "system", "content": "own"}, *example, asked]
-    assert parity.composed_by_ollama(file, [{"role": "system", "content": "c"}, asked]) == [{"role": "system", "content": "c"}, *example, asked]
+    assert parity.composed_by_ollama(file, [{"role": "system", "content": "c"}, asked]) == [
+        {"role": "system", "content": "c"},
+        *example,
+        asked,
+    ]
     assert parity.composed_by_ollama(file, [{"role": "system", "content": ""}, asked]) == [*example, asked]
     assert "own" in render(chat_format("gemma"), parity.composed_by_ollama(file, [asked]))

@@ -146,8 +146,11 @@ def split_marker(text: str, tiers: dict[str, Any]) -> tuple[int | None, str]:
 
 
 def _watch(query: Query) -> tuple[Watch, int]:
-    """Reads along: a loop, or twice the words that the answer may have (and a client's header), decides it; the rest is not waited for."""
-    limit = 2 * query.word_limit + 20 if query.word_limit is not None else 10**6
+    """Reads along: a loop, or a quarter more words than the answer may have, decides it as failed; the rest is not waited for.
+
+    Eight words are for a client's header.
+    """
+    limit = query.word_limit + query.word_limit // 4 + 8 if query.word_limit is not None else 10**6
 
     def watch(text: str) -> str:
         if is_looping(text):

@@ -7,9 +7,9 @@ from collections import Counter
 
 from generators.turkish import fold, words
 
-# A chunk of 2 to 80 characters, five times or more in a row, at the end of what was said so far.
-_LOOP = re.compile(r"(.{2,80}?)\1{4,}\Z", re.DOTALL)
-_LEAST_LOOP = 40  # characters: "ha ha ha ha ha" is laughter
+# A chunk of 2 to 80 characters, four times or more in a row, at the end of what was said so far.
+_LOOP = re.compile(r"(.{2,80}?)\1{3,}\Z", re.DOTALL)
+_LEAST_LOOP = 48  # characters: "ha ha ha ha ha" is laughter
 _STUTTER = re.compile(r"([^\W\d_])\1{11,}|([!?.…])\2{11,}")
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?:(?<=[!?…])|(?<=\D\.))[\"”’)\]]*\s+|(?<=\d\.)\s+(?=[A-ZÇĞİÖŞÜ])|\n+")
