@@ -26,7 +26,11 @@ def task_doctor():
 def task_plan():
     """Say what doit would do, why, and how long it would take; change nothing"""
     return task(
-        "plan", None, task_plan.__doc__, partial(stages.plan, PROJECT, PATHS, partial(stages_before, globals())), always=True,
+        "plan",
+        None,
+        task_plan.__doc__,
+        partial(stages.plan, PROJECT, PATHS, partial(stages_before, globals())),
+        always=True,
         params=[
             {"name": "recipe", "long": "recipe", "default": DEFAULT, "help": "the recipe that is to be built"},
             {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "for programs"},
@@ -38,7 +42,10 @@ def task_samples():
     """Render the samples of every category"""
     for name, category in PROJECT.categories.items():
         yield task(
-            "samples", name, category["description"], partial(stages.samples, PROJECT, PATHS, name),
+            "samples",
+            name,
+            category["description"],
+            partial(stages.samples, PROJECT, PATHS, name),
             reads=partial(stages.samples_slice, PROJECT, PATHS, name),
             inputs=template_files(PATHS.templates, category["template"]),
             targets=[PATHS.samples(name)],
@@ -49,7 +56,10 @@ def task_samples():
 def task_dataset():
     """Judge the samples by the quality gates and split them into train and valid"""
     return task(
-        "dataset", None, task_dataset.__doc__, partial(stages.dataset, PROJECT, PATHS),
+        "dataset",
+        None,
+        task_dataset.__doc__,
+        partial(stages.dataset, PROJECT, PATHS),
         reads=partial(stages.dataset_slice, PROJECT),
         inputs=[PATHS.samples(name) for name in PROJECT.categories],
         targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
@@ -61,7 +71,11 @@ def task_dataset():
 def task_classify():
     """Guess the complexity tier of a query, and say why (--query "...")"""
     return task(
-        "classify", None, task_classify.__doc__, partial(stages.classify, PROJECT), always=True,
+        "classify",
+        None,
+        task_classify.__doc__,
+        partial(stages.classify, PROJECT),
+        always=True,
         params=[{"name": "query", "long": "query", "default": "", "help": "the user's words"}],
     )
 
@@ -70,12 +84,22 @@ def task_base():
     """Import a base model: weights, configuration, tokenizer"""
     for name, model in PROJECT.models.items():
         yield task(
-            "base", name, model["description"], partial(stages.base, PROJECT, PATHS, name),
+            "base",
+            name,
+            model["description"],
+            partial(stages.base, PROJECT, PATHS, name),
             reads=partial(stages.base_slice, PROJECT, name),
             targets=[PATHS.model(name) / file for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "source.json")],
             source=[
-                "base.py", "base_sources.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py", "quantise.py", "safetensors_stream.py",
-                "slices.py", "chat_format.py",
+                "base.py",
+                "base_sources.py",
+                "architectures.py",
+                "gguf_file.py",
+                "gguf_tokenizer.py",
+                "quantise.py",
+                "safetensors_stream.py",
+                "slices.py",
+                "chat_format.py",
             ],
         )
 
@@ -85,10 +109,15 @@ def task__frames():
     for name, recipe in PROJECT.recipes.items():
         frames = PATHS.recipe(name).frames
         yield task(
-            "_frames", name, f"Frame the samples for {name}", partial(stages.frames, PROJECT, PATHS, name),
+            "_frames",
+            name,
+            f"Frame the samples for {name}",
+            partial(stages.frames, PROJECT, PATHS, name),
             reads=partial(stages.frames_slice, PROJECT, PATHS, name),
             inputs=[
-                PATHS.dataset / "train.jsonl", PATHS.dataset / "valid.jsonl", *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True),
+                PATHS.dataset / "train.jsonl",
+                PATHS.dataset / "valid.jsonl",
+                *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True),
             ],
             targets=[frames / file for file in ("train.jsonl", "valid.jsonl", "trained.sha256", "system.txt")],
             source=["framing.py", "clients.py", "modelfile.py", "templates.py", "turkish_suffixes.py"],
@@ -100,7 +129,10 @@ def task_train():
     for name, recipe in PROJECT.recipes.items():
         paths = PATHS.recipe(name)
         yield task(
-            "train", name, recipe["description"], partial(stages.train, PROJECT, PATHS, name),
+            "train",
+            name,
+            recipe["description"],
+            partial(stages.train, PROJECT, PATHS, name),
             reads=partial(stages.train_slice, PROJECT, name),
             inputs=[paths.frames / "trained.sha256", PATHS.model(recipe["base"]) / "source.json"],
             targets=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", paths.training_summary],
@@ -114,9 +146,13 @@ def task_fuse():
     for name, recipe in PROJECT.recipes.items():
         paths = PATHS.recipe(name)
         yield task(
-            "fuse", name, f"Merge the adapter of {name} into {recipe['base']}", partial(stages.fuse, PROJECT, PATHS, name),
+            "fuse",
+            name,
+            f"Merge the adapter of {name} into {recipe['base']}",
+            partial(stages.fuse, PROJECT, PATHS, name),
             inputs=[
-                paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json",
+                paths.adapter / "adapters.safetensors",
+                paths.adapter / "adapter_config.json",
                 *(PATHS.model(recipe["base"]) / file for file in ("source.json", "config.json", "tokenizer_config.json")),
             ],
             targets=[paths.fused / "config.json", paths.fused / "source.json"],
@@ -129,13 +165,28 @@ def task_gguf():
     for name, recipe in PROJECT.recipes.items():
         paths = PATHS.recipe(name)
         yield task(
-            "gguf", name, f"Write {', '.join(recipe['export']['quantisations'])} of {name}", partial(stages.gguf, PROJECT, PATHS, name),
+            "gguf",
+            name,
+            f"Write {', '.join(recipe['export']['quantisations'])} of {name}",
+            partial(stages.gguf, PROJECT, PATHS, name),
             reads=partial(stages.gguf_slice, PROJECT, name),
-            inputs=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", PATHS.model(recipe["base"]) / "source.json"],
+            inputs=[
+                paths.adapter / "adapters.safetensors",
+                paths.adapter / "adapter_config.json",
+                PATHS.model(recipe["base"]) / "source.json",
+            ],
             targets=[*(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]), paths.export],
             source=[
-                "gguf.py", "quantise.py", "ggml.py", "lora_delta.py", "architectures.py", "gguf_file.py", "gguf_tokenizer.py",
-                "safetensors_stream.py", "slices.py", "chat_format.py",
+                "gguf.py",
+                "quantise.py",
+                "ggml.py",
+                "lora_delta.py",
+                "architectures.py",
+                "gguf_file.py",
+                "gguf_tokenizer.py",
+                "safetensors_stream.py",
+                "slices.py",
+                "chat_format.py",
             ],
         )
 
@@ -144,7 +195,10 @@ def task_modelfile():
     """Render an Ollama Modelfile for every persona of a recipe"""
     for name, recipe in PROJECT.recipes.items():
         yield task(
-            "modelfile", name, f"Render the Modelfiles of {name}: {', '.join(recipe['personas'])}", partial(stages.modelfiles, PROJECT, PATHS, name),
+            "modelfile",
+            name,
+            f"Render the Modelfiles of {name}: {', '.join(recipe['personas'])}",
+            partial(stages.modelfiles, PROJECT, PATHS, name),
             reads=partial(stages.modelfile_slice, PROJECT, PATHS, name),
             inputs=[*template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe)],
             targets=[PATHS.modelfile(name, persona) for persona in recipe["personas"]],
@@ -155,7 +209,11 @@ def task_modelfile():
 def task_diff():
     """Show what the specs of now change in the Modelfiles, in words and as a diff; exit code 1 where they differ"""
     return task(
-        "diff", None, task_diff.__doc__, partial(stages.diff, PROJECT, PATHS), always=True,
+        "diff",
+        None,
+        task_diff.__doc__,
+        partial(stages.diff, PROJECT, PATHS),
+        always=True,
         params=[
             {"name": "recipe", "long": "recipe", "default": "", "help": "this recipe only"},
             {"name": "persona", "long": "persona", "default": "", "help": "this persona only"},
@@ -170,11 +228,16 @@ def task_parity():
     for name, recipe in PROJECT.recipes.items():
         paths = PATHS.recipe(name)
         yield task(
-            "parity", name, f"Compare the token ids of {name} in training and engines", partial(stages.parity, PROJECT, PATHS, name),
+            "parity",
+            name,
+            f"Compare the token ids of {name} in training and engines",
+            partial(stages.parity, PROJECT, PATHS, name),
             reads=partial(stages.parity_slice, PROJECT, PATHS, name),
             inputs=[
-                paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "trained.sha256",
-                *template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe),
+                paths.gguf(recipe["export"]["quantisations"][0]),
+                paths.frames / "trained.sha256",
+                *template_files(PATHS.templates, "Modelfile.j2"),
+                *stages.persona_templates(PROJECT, PATHS, recipe),
             ],
             targets=[paths.parity],
             source=["parity.py", "tokens.py", "chat_format.py", "modelfile_reader.py"],
@@ -187,13 +250,25 @@ def task_evaluate():
     for name, recipe in PROJECT.recipes.items():
         paths = PATHS.recipe(name)
         yield task(
-            "evaluate", name, f"Judge {name} against its base", partial(stages.evaluate, PROJECT, PATHS, name),
+            "evaluate",
+            name,
+            f"Judge {name} against its base",
+            partial(stages.evaluate, PROJECT, PATHS, name),
             reads=partial(stages.evaluate_slice, PROJECT, name),
             inputs=[paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "system.txt"],
             targets=[paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")],
             source=[
-                "evaluate", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py", "framing.py",
-                "modelfile.py", "templates.py", "turkish_suffixes.py",
+                "evaluate",
+                "clients.py",
+                "patterns.py",
+                "language.py",
+                "turkish.py",
+                "tokens.py",
+                "chat_format.py",
+                "framing.py",
+                "modelfile.py",
+                "templates.py",
+                "turkish_suffixes.py",
             ],
             after=[f"base:{recipe['base']}", f"parity:{name}"],
         )
@@ -203,7 +278,10 @@ def task__lock():
     """Pin what a recipe was made from and what came of it"""
     for name in PROJECT.recipes:
         yield task(
-            "_lock", name, f"Pin what {name} was made from and what came of it", partial(stages.lock, PROJECT, PATHS, name),
+            "_lock",
+            name,
+            f"Pin what {name} was made from and what came of it",
+            partial(stages.lock, PROJECT, PATHS, name),
             reads=partial(stages.lock_slice, PROJECT, name),
             inputs=stages.lock_inputs(PROJECT, PATHS, name),
             targets=[PATHS.recipe(name).lock],
@@ -216,10 +294,15 @@ def task_report():
     for name in PROJECT.recipes:
         paths = PATHS.recipe(name)
         yield task(
-            "report", name, f"Write the report of {name}", partial(stages.report, PROJECT, PATHS, name),
+            "report",
+            name,
+            f"Write the report of {name}",
+            partial(stages.report, PROJECT, PATHS, name),
             reads=partial(stages.report_slice, PROJECT, name),
             inputs=[
-                *(paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")), paths.training_summary, paths.export,
+                *(paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")),
+                paths.training_summary,
+                paths.export,
                 PATHS.dataset / "report.json",
                 *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2"),
             ],
@@ -232,6 +315,10 @@ def task_report():
 def task_verify():
     """Render samples, dataset and Modelfiles anew and check every hash of the lock; name the first difference"""
     return task(
-        "verify", None, task_verify.__doc__, partial(stages.verify, PROJECT, PATHS), always=True,
+        "verify",
+        None,
+        task_verify.__doc__,
+        partial(stages.verify, PROJECT, PATHS),
+        always=True,
         params=[{"name": "name", "long": "recipe", "default": DEFAULT, "help": "the recipe that is verified"}],
     )

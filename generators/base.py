@@ -156,9 +156,7 @@ def _write_weights(
             out.write(data.data)
 
 
-def _weight_slice(
-    gguf: GgufFile, name: str, start: int, stop: int, order: np.ndarray | None, offset: float, dtype: str
-) -> np.ndarray:
+def _weight_slice(gguf: GgufFile, name: str, start: int, stop: int, order: np.ndarray | None, offset: float, dtype: str) -> np.ndarray:
     from generators.quantise import encode
     from generators.slices import reordered_rows
 

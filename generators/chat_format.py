@@ -142,7 +142,7 @@ def _go(text: str) -> str:
 def _go_character(character: str) -> str:
     from generators.modelfile_reader import is_printable
 
-    if character in _ESCAPES or character in "\"\\":
+    if character in _ESCAPES or character in '"\\':
         return _ESCAPES.get(character, "\\" + character)
     code = ord(character)
     return character if is_printable(character) else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

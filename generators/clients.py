@@ -55,8 +55,11 @@ def stage_prompt(client: Client, stage: int, query: str, observations: list[Obse
     declared = client["stages"][stage]
     listed = "\n".join(
         render_text(
-            client["observation"], stage=client["stages"][index]["name"], confidence=f"{seen.confidence:.2f}",
-            layers=",".join(seen.layers), text=seen.text,
+            client["observation"],
+            stage=client["stages"][index]["name"],
+            confidence=f"{seen.confidence:.2f}",
+            layers=",".join(seen.layers),
+            text=seen.text,
         ).strip()
         for index, seen in enumerate(observations)
     )

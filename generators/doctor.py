@@ -6,10 +6,10 @@ import importlib.util
 import os
 import platform
 import shutil
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from generators.errors import UserError
 from generators.files import human_bytes
@@ -52,8 +52,6 @@ def doctor(models: dict[str, dict[str, Any]], build: Path, write: Callable[[str]
 
 def _python() -> Finding:
     version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding(FATAL, f"Python {version}", "install Python 3.11 or later")
     return Finding(OK, f"Python {version}")
 
 
@@ -131,7 +129,9 @@ def _base(name: str, spec: dict[str, Any]) -> Finding:
 
     found = at_hand(spec)
     if found is None:
-        sources = ", ".join(f"{kind} {value}" for source in spec["sources"] for kind, value in source.items() if kind not in ("sha256", "revision"))
+        sources = ", ".join(
+            f"{kind} {value}" for source in spec["sources"] for kind, value in source.items() if kind not in ("sha256", "revision")
+        )
         return Finding(MISSING, f"base {name} ({spec['description']})", f"get one of: {sources}")
     return Finding(OK, f"base {name}: {found}")
 

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Sequence
 
 EXIT_FAILED = 1  # a stage could not do its work
 EXIT_GATE = 2  # the work was done and an enforced gate was missed

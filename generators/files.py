@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any
 
 from generators.errors import UserError
 
@@ -30,7 +31,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(target.parent).free
-            raise UserError(f"no space left to write {target}: {human_bytes(free)} free on that disk; the last good file is kept") from error
+            raise UserError(
+                f"no space left to write {target}: {human_bytes(free)} free on that disk; the last good file is kept"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -116,7 +119,9 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{what} needs {human_bytes(needed)} under {folder}, and {human_bytes(free)} are free; make room and run doit again")
+        raise UserError(
+            f"{what} needs {human_bytes(needed)} under {folder}, and {human_bytes(free)} are free; make room and run doit again"
+        )
 
 
 def human_bytes(count: float) -> str:

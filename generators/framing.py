@@ -54,12 +54,13 @@ def frame(sample: Row, frames: Frames, number: int) -> Row:
     """The sample in its frame `number`: messages with the system text and the asked form, metadata with what was chosen."""
     start = _unit(frames.seed, sample["metadata"]["id"], "framing")
     chosen = _draw(_mix_for(sample, frames), (start + number * _GOLDEN) % 1)
+    extra: dict[str, Any] = {}
     if chosen == "persona":
-        messages, extra = [{"role": "system", "content": frames.system}, *sample["messages"]], {}
+        messages = [{"role": "system", "content": frames.system}, *sample["messages"]]
     elif chosen == "none":
-        messages, extra = sample["messages"], {}
+        messages = sample["messages"]
     elif chosen == "directive":
-        messages, extra = _with_directive(sample, frames), {}
+        messages = _with_directive(sample, frames)
     else:
         messages, extra = _in_client(sample, frames, chosen, number)
     # Ollama's templates cannot trim: what is trained on has no white space around it that an engine would have to take away

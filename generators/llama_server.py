@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from generators.errors import UserError
 
@@ -68,7 +69,9 @@ def serving(gguf: Path, context: int = 4096, slots: int = 1, threads: int | None
     command = [sys.executable, "-m", "generators.llama_server", str(gguf), str(context * slots), str(slots), str(threads)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=Path(__file__).parents[1]
+        )
         try:
             url = _wait_until_ready(process, log, gguf)
             yield LlamaServer(url, slots, time.perf_counter() - start)

@@ -28,8 +28,10 @@ class Measure:
         memory += children if children > self._children else 0
         return {
             "taken": {
-                "seconds": round(time.monotonic() - self._started, 3), "memory_bytes": memory,
-                "at": round(time.time(), 3), "machine": this_machine(),
+                "seconds": round(time.monotonic() - self._started, 3),
+                "memory_bytes": memory,
+                "at": round(time.time(), 3),
+                "machine": this_machine(),
             }
         }
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, TextIO
+from typing import Any, TextIO
 
 from generators.files import human_bytes, human_seconds
 
@@ -63,7 +64,14 @@ def bar(what: str, total: int) -> Iterator[Advance]:
 def _rich_bar(what: str, total: int) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("   {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("   {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console(), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.update(task, advance=count)
@@ -149,8 +157,11 @@ def describe_metrics(metrics: dict[str, Any]) -> str:
         return f"step {metrics['step']}: validation loss {metrics['validation_loss']:.4f} (best at step {metrics['best_step']})"
     busy = metrics.get("utilisation")
     parts = [
-        f"step {metrics['step']} of {metrics['steps']}", f"loss {metrics['loss']:.4f}", f"{metrics['samples_per_s']:.2f} samples/s",
-        f"{human_seconds(metrics['elapsed_s'])} gone", f"{human_seconds(metrics['eta_s'])} left",
+        f"step {metrics['step']} of {metrics['steps']}",
+        f"loss {metrics['loss']:.4f}",
+        f"{metrics['samples_per_s']:.2f} samples/s",
+        f"{human_seconds(metrics['elapsed_s'])} gone",
+        f"{human_seconds(metrics['eta_s'])} left",
         f"{human_bytes(metrics['memory_bytes'])} (peak {human_bytes(metrics['peak_memory_bytes'])})",
     ]
     return ", ".join(parts + ([f"{busy:.0%} used"] if busy is not None else []))

@@ -130,10 +130,12 @@ def plan(project: Project, paths: Paths, stages_before: Callable[[str], list[Sta
     stages = stages_before(f"report:{recipe}")
     with tempfile.TemporaryDirectory() as scratch:
         renders = {stage.name: render for stage in stages if (render := _cheap(project, stage.name))}
-        steps = planning.forecast(paths.root, stages, remembered, Path(scratch), renders, _kept)
+        steps = planning.forecast(paths.root, stages, remembered, Path(scratch), renders, _kept)  # type: ignore[arg-type]
     machine, work = planning.Machine.here(), _work(project, recipe)
     estimates = {
-        step.stage.name: _estimate(step, remembered.get(step.stage.name), work, machine, paths) for step in steps if step.status == planning.RUNS
+        step.stage.name: _estimate(step, remembered.get(step.stage.name), work, machine, paths)
+        for step in steps
+        if step.status == planning.RUNS
     }
     told = (recipe, steps, estimates, planning.touched(paths.root, steps, remembered))
     if as_json:
@@ -161,8 +163,8 @@ def _kept(stage: Stage, past: Success | None, reasons: list[Reason]) -> set[str]
     """A GGUF depends on its own quantisation only: those that were written before keep their bytes when others join them or go."""
     if not stage.name.startswith("gguf:") or past is None:
         return set()
-    quantisations = ("export", "quantisations")
-    if any(reason.change is None or reason.change.steps[:2] != quantisations for reason in reasons):
+    quantisations, changes = ("export", "quantisations"), [reason.change for reason in reasons if reason.kind != "missing target"]
+    if any(change is None or change.steps[:2] != quantisations for change in changes):
         return set()
     before = past.reads[_recipe_file(stage.name.partition(":")[2])]["export"]["quantisations"]
     return {target for target in stage.targets if any(target.endswith(f"-{quantisation}.gguf") for quantisation in before)}
@@ -179,8 +181,11 @@ def _work(project: Project, recipe: str) -> Work:
         letters += share * sum(len(turn.get("user", "")) + len(turn.get("jessy", "")) for turn in said)
     suites = spec["evaluation"]["suites"] or list(project.suites)
     return Work(
-        project.models[spec["base"]]["parameters"], int(letters), spec["training"]["epochs"],
-        sum(len(project.suites[suite]["cases"]) for suite in suites) * len(spec["evaluation"]["framings"]), tuple(spec["export"]["quantisations"]),
+        project.models[spec["base"]]["parameters"],
+        int(letters),
+        spec["training"]["epochs"],
+        sum(len(project.suites[suite]["cases"]) for suite in suites) * len(spec["evaluation"]["framings"]),
+        tuple(spec["export"]["quantisations"]),
     )
 
 
@@ -195,7 +200,8 @@ def _estimate(step: Step, past: Success | None, work: Work, machine: Any, paths:
     if past is not None and basename in ("train", "gguf"):
         read = past.reads.get(_recipe_file(recipe), {})
         then = replace(
-            work, epochs=read.get("training", {}).get("epochs", work.epochs),
+            work,
+            epochs=read.get("training", {}).get("epochs", work.epochs),
             quantisations=tuple(read.get("export", {}).get("quantisations", work.quantisations)),
         )
     return estimate(basename, work, then, past.taken if past else {}, [paths.root / target for target in step.stage.targets], machine)
@@ -221,8 +227,12 @@ def samples(project: Project, paths: Paths, name: str) -> None:
     from generators.samples.render import write_samples
 
     context = {
-        "name": name, "file": f"specs/categories/{name}.yaml", "lines": project.example_lines[name],
-        "persona": project.project["persona"], "tiers": project.tiers["tiers"], "seed": project.project["seed"],
+        "name": name,
+        "file": f"specs/categories/{name}.yaml",
+        "lines": project.example_lines[name],
+        "persona": project.project["persona"],
+        "tiers": project.tiers["tiers"],
+        "seed": project.project["seed"],
     }
     write_samples(project.categories[name], context, paths.templates, paths.samples(name))
 
@@ -266,8 +276,16 @@ def _dataset(project: Project, paths: Paths, say: Say) -> Spec:
 
     try:
         return build(
-            [paths.samples(name) for name in project.categories], project.project, project.categories, project.suites, project.case_lines,
-            project.personas, paths.dataset, say, classifier=project.tiers["classifier"], control_tokens=_control_tokens(project),
+            [paths.samples(name) for name in project.categories],
+            project.project,
+            project.categories,
+            project.suites,
+            project.case_lines,
+            project.personas,
+            paths.dataset,
+            say,
+            classifier=project.tiers["classifier"],
+            control_tokens=_control_tokens(project),
         )
     except DatasetErrors as errors:
         today = current_sources(project, paths)
@@ -339,7 +357,8 @@ def frames_slice(project: Project, paths: Paths, name: str) -> Slice:
     mix = recipe["framings"]["mix"]
     return {
         _recipe_file(name): {
-            "personas": recipe["personas"][:1], "framings": {**_ordered(recipe["framings"], "mix"), **_only(recipe["framings"], "per_sample")},
+            "personas": recipe["personas"][:1],
+            "framings": {**_ordered(recipe["framings"], "mix"), **_only(recipe["framings"], "per_sample")},
         },
         _PROJECT: _only(project.project, "seed"),
         **({_TIERS: _only(project.tiers, "directive", "marker")} if "directive" in mix else {}),
@@ -382,9 +401,18 @@ def _note_what_is_trained(folder: Path) -> None:
 def train_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
     base = recipe["base"]
-    trained = {"base": base, "lora": recipe["lora"], "training": _without(recipe["training"], *_COSMETIC), "framings": _only(recipe["framings"], "each_epoch")}
+    trained = {
+        "base": base,
+        "lora": recipe["lora"],
+        "training": _without(recipe["training"], *_COSMETIC),
+        "framings": _only(recipe["framings"], "each_epoch"),
+    }
     return _joined(
-        {_recipe_file(name): trained, f"specs/models/{base}.yaml": _only(project.models[base], "context_length"), _PROJECT: _only(project.project, "seed")},
+        {
+            _recipe_file(name): trained,
+            f"specs/models/{base}.yaml": _only(project.models[base], "context_length"),
+            _PROJECT: _only(project.project, "seed"),
+        },
         _chat_format_slice(project, base, "control_tokens"),
     )
 
@@ -396,8 +424,14 @@ def train(project: Project, paths: Paths, name: str) -> None:
     recipe, outputs = project.recipes[name], paths.recipe(name)
     with progress.training_watcher() as watcher:
         run(
-            recipe, paths.model(recipe["base"]), outputs.frames, _chat_format(project, recipe),
-            project.models[recipe["base"]]["context_length"], project.project["seed"], outputs, watcher,
+            recipe,
+            paths.model(recipe["base"]),
+            outputs.frames,
+            _chat_format(project, recipe),
+            project.models[recipe["base"]]["context_length"],
+            project.project["seed"],
+            outputs,
+            watcher,
         )
 
 
@@ -426,7 +460,8 @@ def gguf_slice(project: Project, name: str) -> Slice:
 def _metadata(project: Project, name: str) -> dict[str, str]:
     recipe = project.recipes[name]
     return {
-        "general.name": recipe["deploy"]["name"], "general.description": recipe["description"],
+        "general.name": recipe["deploy"]["name"],
+        "general.description": recipe["description"],
         "general.license": project.models[recipe["base"]]["licence"]["name"],
     }
 
@@ -443,7 +478,13 @@ def gguf(project: Project, paths: Paths, name: str) -> None:
     for quantisation in recipe["export"]["quantisations"]:
         target = outputs.gguf(quantisation)
         figures = write_gguf(
-            base_folder, outputs.adapter, target, quantisation, jinja_template(chat_format), _metadata(project, name), progress.say,
+            base_folder,
+            outputs.adapter,
+            target,
+            quantisation,
+            jinja_template(chat_format),
+            _metadata(project, name),
+            progress.say,
             end_of_turn=chat_format["end_of_turn"],
         )
         figures |= check_gguf(target, base_folder)
@@ -556,7 +597,10 @@ def _origin(project: Project, paths: Paths, name: str, persona: str) -> Any:
     base = project.recipes[name]["base"]
     chat_format = project.models[base]["chat_format"]
     return Origin(
-        project.personas[persona], persona_places(persona, documents), _recipe_file(name), f"specs/models/{base}.yaml",
+        project.personas[persona],
+        persona_places(persona, documents),
+        _recipe_file(name),
+        f"specs/models/{base}.yaml",
         f"specs/chat_formats/{chat_format}.yaml",
     )
 
@@ -585,9 +629,14 @@ def parity(project: Project, paths: Paths, name: str) -> None:
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
     check(
-        paths.model(recipe["base"]), _chat_format(project, recipe), outputs.gguf(recipe["export"]["quantisations"][0]),
-        {persona: paths.modelfile(name, persona) for persona in recipe["personas"]}, outputs.frames / "valid.jsonl", outputs.parity,
-        progress.say, deployed=recipe["deploy"]["name"],
+        paths.model(recipe["base"]),
+        _chat_format(project, recipe),
+        outputs.gguf(recipe["export"]["quantisations"][0]),
+        {persona: paths.modelfile(name, persona) for persona in recipe["personas"]},
+        outputs.frames / "valid.jsonl",
+        outputs.parity,
+        progress.say,
+        deployed=recipe["deploy"]["name"],
     )
 
 
@@ -611,7 +660,11 @@ def evaluate_slice(project: Project, name: str) -> Slice:
         },
         _chat_format_slice(project, recipe["base"], "stop", "control_tokens"),
         {f"specs/evals/{suite}.yaml": _without(project.suites[suite], "description") for suite in suites},
-        {f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_LOOP) for client in settings["framings"] if client in project.clients},
+        {
+            f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_LOOP)
+            for client in settings["framings"]
+            if client in project.clients
+        },
     )
 
 
@@ -627,9 +680,20 @@ def evaluate(project: Project, paths: Paths, name: str) -> None:
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
     found = judge(
-        recipe, name, project.suites, project.personas, project.clients, project.tiers, _chat_format(project, recipe), project.project,
-        paths.model(recipe["base"]), outputs.gguf(recipe["export"]["quantisations"][0]), paths.dataset / "train.jsonl", outputs.evaluation,
-        progress.say, templates=paths.templates,
+        recipe,
+        name,
+        project.suites,
+        project.personas,
+        project.clients,
+        project.tiers,
+        _chat_format(project, recipe),
+        project.project,
+        paths.model(recipe["base"]),
+        outputs.gguf(recipe["export"]["quantisations"][0]),
+        paths.dataset / "train.jsonl",
+        outputs.evaluation,
+        progress.say,
+        templates=paths.templates,
     )
     enforce(found)
 
@@ -639,7 +703,10 @@ def evaluate(project: Project, paths: Paths, name: str) -> None:
 
 def report_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
-    return {_recipe_file(name): {"base": recipe["base"], **_told(recipe)}, f"specs/models/{recipe['base']}.yaml": _only(project.models[recipe["base"]], "licence")}
+    return {
+        _recipe_file(name): {"base": recipe["base"], **_told(recipe)},
+        f"specs/models/{recipe['base']}.yaml": _only(project.models[recipe["base"]], "licence"),
+    }
 
 
 def _told(recipe: Spec) -> Spec:
@@ -653,7 +720,10 @@ def report(project: Project, paths: Paths, name: str) -> None:
 
     recipe = project.recipes[name]
     context = {
-        "name": name, "recipe": _told(recipe), "base": _only(project.models[recipe["base"]], "licence"), "dataset_report": paths.dataset / "report.json",
+        "name": name,
+        "recipe": _told(recipe),
+        "base": _only(project.models[recipe["base"]], "licence"),
+        "dataset_report": paths.dataset / "report.json",
     }
     write_report(paths.recipe(name).root, context)
     progress.say(f"report: {paths.recipe(name).report}")
@@ -664,8 +734,15 @@ def report(project: Project, paths: Paths, name: str) -> None:
 
 
 def lock_inputs(project: Project, paths: Paths, name: str) -> list[Path]:
-    """Of what the lock pins, all but the program itself."""
-    return [path for kind, files in _files_of(project, paths, name).items() if kind != "generators" for path in files]
+    """Of what the lock pins, all but the program itself, and but the base's weights, which change with source.json."""
+    files = {kind: found for kind, found in _files_of(project, paths, name).items() if kind != "generators"}
+    weights = set(_weights(paths.model(project.recipes[name]["base"])))
+    return [path for found in files.values() for path in found if path not in weights]
+
+
+def _weights(model: Path) -> list[Path]:
+    """One file or several, as the base came."""
+    return sorted(model.glob("*.safetensors"))
 
 
 def lock(project: Project, paths: Paths, name: str) -> None:
@@ -680,7 +757,10 @@ def lock_slice(project: Project, name: str) -> Slice:
     model = project.models[recipe["base"]]
     framings = {*recipe["framings"]["mix"], *recipe["evaluation"]["framings"]}
     return {
-        _PROJECT: project.project, _TIERS: project.tiers, _recipe_file(name): recipe, f"specs/models/{recipe['base']}.yaml": model,
+        _PROJECT: project.project,
+        _TIERS: project.tiers,
+        _recipe_file(name): recipe,
+        f"specs/models/{recipe['base']}.yaml": model,
         f"specs/chat_formats/{model['chat_format']}.yaml": project.chat_formats[model["chat_format"]],
         **{f"specs/categories/{each}.yaml": category for each, category in project.categories.items()},
         **{_persona_file(each): project.personas[each] for each in recipe["personas"]},
@@ -696,14 +776,16 @@ def _files_of(project: Project, paths: Paths, name: str) -> dict[str, list[Path]
     named = {
         "dataset": [paths.dataset / file for file in ("train.jsonl", "valid.jsonl", "report.json")],
         "frames": [outputs.frames / file for file in ("train.jsonl", "valid.jsonl")],
-        "base": [model / file for file in ("source.json", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")],
+        "base": [*(model / file for file in ("source.json", "config.json", "tokenizer.json", "tokenizer_config.json")), *_weights(model)],
         "adapter": [outputs.adapter / file for file in ("adapters.safetensors", "adapter_config.json")],
         "gguf": [outputs.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]],
         "modelfiles": [paths.modelfile(name, persona) for persona in recipe["personas"]],
     }
     return {
-        "templates": sorted(paths.templates.rglob("*.j2")), "generators": sorted(Path(__file__).parent.rglob("*.py")),
-        "samples": [paths.samples(category) for category in project.categories], **named,
+        "templates": sorted(paths.templates.rglob("*.j2")),
+        "generators": sorted(Path(__file__).parent.rglob("*.py")),
+        "samples": [paths.samples(category) for category in project.categories],
+        **named,
     }
 
 
@@ -726,6 +808,11 @@ def verify(project: Project, paths: Paths, name: str) -> None:
             render(scratch)
         built = {kind: scratch / "build" / kind for kind in ("samples", "dataset", f"recipes/{name}/frames", f"modelfiles/{name}")}
         examine(
-            paths.root, paths.recipe(name).lock, lock_slice(project, name), _files_of(project, paths, name), built, progress.say,
+            paths.root,
+            paths.recipe(name).lock,
+            lock_slice(project, name),
+            _files_of(project, paths, name),
+            built,
+            progress.say,
         )
     progress.say(f"{name} is what the specs give, and what its lock says")

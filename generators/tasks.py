@@ -10,9 +10,10 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import DodoTaskLoader
 from doit.dependency import SqliteDB
@@ -62,17 +63,33 @@ class Reads:
 
 
 def task(
-    basename: str, name: str | None, doc: str, action: Callable[..., Any], *, reads: Any = None, inputs: Iterable[Path] = (),
-    targets: Iterable[Path] = (), source: Iterable[str] = (), after: Iterable[str] = (), always: bool = False, params: Iterable[Any] = (),
+    basename: str,
+    name: str | None,
+    doc: str,
+    action: Callable[..., Any],
+    *,
+    reads: Any = None,
+    inputs: Iterable[Path] = (),
+    targets: Iterable[Path] = (),
+    source: Iterable[str] = (),
+    after: Iterable[str] = (),
+    always: bool = False,
+    params: Iterable[Any] = (),
     pos_arg: str | None = None,
 ) -> Task:
     """One doit task. reads: see `Reads`. source: modules of the stage, relative to the package. after: tasks that come first.
     always: run whenever asked, told by its own output alone, and nothing about it is remembered."""
     made: Task = {
-        "basename": basename, "doc": doc, "actions": [_guarded(action, measured=not always)], "verbosity": 2,
+        "basename": basename,
+        "doc": doc,
+        "actions": [_guarded(action, measured=not always)],
+        "verbosity": 2,
         "file_dep": [str(path) for path in [*inputs, *source_files(tuple(source))]],
-        "targets": [str(path) for path in targets], "task_dep": list(after), "uptodate": [False] if always else [Reads(reads)],
-        "title": lambda made_task: made_task.name, "meta": {"speaks_for_itself": always},
+        "targets": [str(path) for path in targets],
+        "task_dep": list(after),
+        "uptodate": [False] if always else [Reads(reads)],
+        "title": lambda made_task: made_task.name,
+        "meta": {"speaks_for_itself": always},
     }
     if params:
         made["params"] = list(params)
@@ -212,7 +229,7 @@ class WriteThrough(SqliteDB):
     def _to_disk(self) -> None:
         if not self._on_disk:
             os.makedirs(os.path.dirname(self.name) or ".", exist_ok=True)
-            self._conn.close()
+            self._conn.close()  # type: ignore[has-type]
             self._conn = super()._sqlite3(self.name)
             self._on_disk = True
 

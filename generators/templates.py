@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING
 
 from generators.errors import Problem
 from generators.files import to_json
@@ -22,7 +23,11 @@ def environment(folder: Path | None) -> Environment:
     from generators.turkish_suffixes import FILTERS
 
     env = SandboxedEnvironment(
-        loader=FileSystemLoader(folder) if folder else None, undefined=StrictUndefined, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(folder) if folder else None,
+        undefined=StrictUndefined,
+        keep_trailing_newline=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
         autoescape=False,
     )
     env.filters.update(FILTERS)

@@ -46,7 +46,7 @@ _FRONT = "eiöü"
 _ROUNDED = "ouöü"
 _VOICELESS = "fstkçşhp" + "qx"  # "fıstıkçı şahap", and the foreign letters that are read with a k
 _SOFTENED = {"p": "b", "ç": "c", "t": "d", "k": "ğ", "g": "ğ"}
-_CLOSING = "\"”»)]}."  # no apostrophe after a closing quotation mark or the full stop of an abbreviation: vb.leri
+_CLOSING = '"”»)]}.'  # no apostrophe after a closing quotation mark or the full stop of an abbreviation: vb.leri
 
 
 def _words(text: str) -> frozenset[str]:
@@ -119,8 +119,17 @@ PRONOMINAL = _words("""
 
 # Possessive compounds written as one word, and their bare form, which the plural and the other persons start from: atasözleri, atasözüm.
 COMPOUNDS = {
-    "atasözü": "atasöz", "ayçiçeği": "ayçiçek", "bilinçaltı": "bilinçalt", "buzdolabı": "buzdolap", "cezaevi": "cezaev",
-    "doğumevi": "doğumev", "gökyüzü": "gökyüz", "gözyaşı": "gözyaş", "öğretmenevi": "öğretmenev", "yeryüzü": "yeryüz", "yılbaşı": "yılbaş",
+    "atasözü": "atasöz",
+    "ayçiçeği": "ayçiçek",
+    "bilinçaltı": "bilinçalt",
+    "buzdolabı": "buzdolap",
+    "cezaevi": "cezaev",
+    "doğumevi": "doğumev",
+    "gökyüzü": "gökyüz",
+    "gözyaşı": "gözyaş",
+    "öğretmenevi": "öğretmenev",
+    "yeryüzü": "yeryüz",
+    "yılbaşı": "yılbaş",
 }
 
 # Names of languages: derived by -ca, so nothing that follows takes an apostrophe (Türkçeyi).
@@ -137,20 +146,28 @@ PRONOUNS: dict[str, dict[str, str]] = {
     "siz": {"instrumental": "sizinle"},
 } | {
     short: {
-        "dative": f"{stem}a", "ablative": f"{stem}dan", "locative": f"{stem}da", "genitive": f"{stem}un", "accusative": f"{stem}u",
-        "instrumental": f"{stem}unla", "plural": f"{stem}lar", "without": f"{stem}suz",
+        "dative": f"{stem}a",
+        "ablative": f"{stem}dan",
+        "locative": f"{stem}da",
+        "genitive": f"{stem}un",
+        "accusative": f"{stem}u",
+        "instrumental": f"{stem}unla",
+        "plural": f"{stem}lar",
+        "without": f"{stem}suz",
     }
     for short, stem in (("o", "on"), ("bu", "bun"), ("şu", "şun"))
 }
 
 # ---- Readings, in Turkish letters. ----
 
-_LETTER_NAMES = dict(zip(
-    "ABCÇDEFGĞHIİJKLMNOÖPQRSŞTUÜVWXYZ",
-    # I is i: abbreviations in a real ı are rare, those in the English letter (API, GUI) are not. K is ke, as in TDK'nin.
-    "a be ce çe de e fe ge ge he i i je ke le me ne o ö pe kyu re se şe te u ü ve ve iks ye ze".split(),
-    strict=True,
-))
+_LETTER_NAMES = dict(
+    zip(
+        "ABCÇDEFGĞHIİJKLMNOÖPQRSŞTUÜVWXYZ",
+        # I is i: abbreviations in a real ı are rare, those in the English letter (API, GUI) are not. K is ke, as in TDK'nin.
+        "a be ce çe de e fe ge ge he i i je ke le me ne o ö pe kyu re se şe te u ü ve ve iks ye ze".split(),
+        strict=True,
+    )
+)
 # The names that end otherwise in English; engineers read some abbreviations so.
 _ENGLISH_LETTER_NAMES = _LETTER_NAMES | dict(zip("FILMNRSX", "ef ay el em en ar es eks".split(), strict=True))
 ENGLISH_ABBREVIATIONS = _words("AI AWS CDN CI CSRF CSS DNS HTML JVM LLM LSN ML OS PR SQL SSL TLS TTL VM XML")
@@ -234,7 +251,7 @@ def tr_capital(text: object) -> str:
     plain = _nfc(text)
     for index, character in enumerate(plain):
         if character.isalpha():
-            return _nfc(plain[:index] + tr_upper(character) + plain[index + 1:])
+            return _nfc(plain[:index] + tr_upper(character) + plain[index + 1 :])
     return plain
 
 
@@ -292,7 +309,7 @@ def _reading(word: str) -> Reading:
     """Of a word as written; one that bears a suffix already (Rust'ta) is read with it."""
     inflected = _INFLECTED.search(word)
     if inflected:
-        return Reading(_reading_of_base(word[:inflected.start()]).text + inflected[1], False)
+        return Reading(_reading_of_base(word[: inflected.start()]).text + inflected[1], False)
     return _reading_of_base(word)
 
 
@@ -412,10 +429,12 @@ def _soften(word: str, key: str) -> str:
     """The word with its last consonant softened, if this is a word that softens."""
     syllables = sum(letter in _VOWELS for letter in key)
     final, before = key[-1], key[-2:-1]
-    general = syllables > 1 and key not in HARD and (
-        (final in "pk" and before in _VOWELS and not (final == "k" and key in DROPPING))
-        or final == "ç"
-        or key.endswith(("log", "gog"))
+    general = (
+        syllables > 1
+        and key not in HARD
+        and (
+            (final in "pk" and before in _VOWELS and not (final == "k" and key in DROPPING)) or final == "ç" or key.endswith(("log", "gog"))
+        )
     )
     if not (general or key in SOFT_MONOSYLLABLES or key in SOFT_POLYSYLLABLES):
         return word
@@ -508,8 +527,13 @@ def _is_possessed(text: str, word: str) -> bool:
 
 
 def _add(
-    text: object, suffix: Suffix, said: str | None = None, proper: bool | None = None, possessed: bool = False,
-    makes_possessed: bool = False, makes_plural: bool = False,
+    text: object,
+    suffix: Suffix,
+    said: str | None = None,
+    proper: bool | None = None,
+    possessed: bool = False,
+    makes_possessed: bool = False,
+    makes_plural: bool = False,
 ) -> str:
     """The text with `suffix` on its last word; as it is if it has no word."""
     source = text if isinstance(text, str) else str(text)
@@ -734,9 +758,25 @@ def tr_too(text: object, said: str | None = None) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        tr_dative, tr_ablative, tr_locative, tr_genitive, tr_accusative, tr_instrumental,
-        tr_possessive, tr_plural, tr_copula, tr_dir, tr_with, tr_without, tr_lik, tr_ordinal, tr_question, tr_too,
-        tr_lower, tr_upper, tr_capital,
+        tr_dative,
+        tr_ablative,
+        tr_locative,
+        tr_genitive,
+        tr_accusative,
+        tr_instrumental,
+        tr_possessive,
+        tr_plural,
+        tr_copula,
+        tr_dir,
+        tr_with,
+        tr_without,
+        tr_lik,
+        tr_ordinal,
+        tr_question,
+        tr_too,
+        tr_lower,
+        tr_upper,
+        tr_capital,
     )
 }
 

@@ -114,17 +114,20 @@ def _read_for(stage: str, target: str, reads: Any) -> Any:
 
 @contextlib.contextmanager
 def checked_once() -> Iterator[None]:
-    """Spec files and templates with bytes that were checked before are not checked again: the projects of a test differ in one file."""
+    """Spec files and templates with bytes that were read before are not read again: the projects of a test differ in one file."""
     from generators import templates
-    from generators.specs import validate
+    from generators.specs import validate, yaml_source
 
     seen: dict[Any, bytes] = {}
-    check, check_template = validate.validate, templates.problems_of_template
+    read, check, check_template = yaml_source.read, validate.validate, templates.problems_of_template
 
     def remembered(key: Any, work: Any) -> Any:
         if key not in seen:
             seen[key] = pickle.dumps(work())
         return pickle.loads(seen[key])
+
+    def read_once(path: Path, file: str) -> Any:
+        return remembered((file, path.read_bytes()), lambda: read(path, file)) if path.is_file() else read(path, file)
 
     def checked(document: Any, kind: str, partial: bool = False) -> Any:
         key = (document.file, kind, partial, pickle.dumps(document.value))
@@ -136,6 +139,7 @@ def checked_once() -> Iterator[None]:
         return remembered((name, (folder / name).read_bytes(), names), lambda: list(check_template(folder, name)))
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml_source, "read", read_once)
         patch.setattr(validate, "validate", checked)
         patch.setattr(templates, "problems_of_template", checked_template)
         yield

@@ -74,7 +74,14 @@ def built(project: Path) -> Path:
 def test_one_command_goes_from_specs_to_a_report(built: Path) -> None:
     recipe = built / "build" / "recipes" / "tiny"
     made = {path.relative_to(recipe).as_posix() for path in recipe.rglob("*") if path.is_file()}
-    assert {"adapter/adapters.safetensors", "fused/model.safetensors", "tiny-Q8_0.gguf", "metrics.jsonl", "evaluation/scores.json", "report.html"} <= made
+    assert {
+        "adapter/adapters.safetensors",
+        "fused/model.safetensors",
+        "tiny-Q8_0.gguf",
+        "metrics.jsonl",
+        "evaluation/scores.json",
+        "report.html",
+    } <= made
     assert (built / "build" / "modelfiles" / "tiny" / "jessy.Modelfile").is_file()
     answers = [json.loads(line) for line in (recipe / "evaluation" / "tuned.jsonl").read_text().splitlines()]
     assert len(answers) >= 10 and all("answer" in row for row in answers)
@@ -150,8 +157,17 @@ def test_training_the_embedded_base_lowers_its_loss(embedded_base: Path, tmp_pat
     lora_block = specs.recipes["jessy-mini"]["lora"]
     lora.attach(model, lora_block, 0)
     job = loop.Job(
-        model=model, base="gemma", lora=lora_block, settings=SETTINGS | {"learning_rate": 1e-3, "batch_size": 3, "epochs": 4, "validate_every": 4},
-        each_epoch="one", train=rows, valid=rows, seed=0, stamp="x", checkpoints=tmp_path / "checkpoints", metrics=tmp_path / "metrics.jsonl",
+        model=model,
+        base="gemma",
+        lora=lora_block,
+        settings=SETTINGS | {"learning_rate": 1e-3, "batch_size": 3, "epochs": 4, "validate_every": 4},
+        each_epoch="one",
+        train=rows,
+        valid=rows,
+        seed=0,
+        stamp="x",
+        checkpoints=tmp_path / "checkpoints",
+        metrics=tmp_path / "metrics.jsonl",
         adapter=tmp_path / "adapter",
     )
     summary = loop.run(job, Silent())

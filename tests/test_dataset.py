@@ -21,12 +21,19 @@ PROJECT = {
     "seed": 7,
     "dataset": {"balance": {}, "tolerance": 0.02, "valid_share": 0.1},
     "quality": {
-        "tiers": {}, "near_duplicate": 0.9, "eval_leak": 0.9, "same_opening": 1.0, "forbidden": [], "opinion_required": [],
+        "tiers": {},
+        "near_duplicate": 0.9,
+        "eval_leak": 0.9,
+        "same_opening": 1.0,
+        "forbidden": [],
+        "opinion_required": [],
     },
 }
 PERSONAS = {"jessy": {"opinion_markers": {"tr": ["bence"], "en": ["I think"]}}}
 CLASSIFIER = {
-    "bias": 0, "length": [], "thresholds": {"medium": 2, "high": 5},
+    "bias": 0,
+    "length": [],
+    "thresholds": {"medium": 2, "high": 5},
     "cues": [{"name": "why", "any": ["neden$"], "points": 2}, {"name": "greeting", "any": ["selam"], "points": -1}],
 }
 _SYLLABLES = [consonant + vowel for consonant in "bcdfgklmnprstvyz" for vowel in "aeıiouöü"]
@@ -57,9 +64,18 @@ def write_category(folder: Path, name: str, count: int, **metadata: Any) -> Path
             row = {
                 "messages": [{"role": "user", "content": f"{' '.join(things)} neden"}, {"role": "assistant", "content": answer}],
                 "metadata": {
-                    "id": f"{name}/{number:04x}", "group": group, "category": category, "tier": "medium", "iterations": 3, "language": "tr",
-                    "persona": "jessy", "response_budget_s": 15, "source": f"specs/categories/{name}.yaml:{number + 10}",
-                    "template": "samples/chat.j2", "layers": ["C02"], **metadata,
+                    "id": f"{name}/{number:04x}",
+                    "group": group,
+                    "category": category,
+                    "tier": "medium",
+                    "iterations": 3,
+                    "language": "tr",
+                    "persona": "jessy",
+                    "response_budget_s": 15,
+                    "source": f"specs/categories/{name}.yaml:{number + 10}",
+                    "template": "samples/chat.j2",
+                    "layers": ["C02"],
+                    **metadata,
                 },
             }
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -164,7 +180,13 @@ def test_bad_data_replaces_nothing_and_leaves_its_report(tmp_path: Path) -> None
     write_category(tmp_path / "bad", "turkish/one", 30, language="en")
     with pytest.raises(DatasetErrors) as caught:
         build(
-            [tmp_path / "bad" / "turkish" / "one.jsonl"], PROJECT, categories("turkish/one"), {}, {}, PERSONAS, tmp_path / "dataset",
+            [tmp_path / "bad" / "turkish" / "one.jsonl"],
+            PROJECT,
+            categories("turkish/one"),
+            {},
+            {},
+            PERSONAS,
+            tmp_path / "dataset",
             lambda line: None,
         )
     assert caught.value.exit_code == 3 and len(caught.value.violations) == 30
@@ -219,7 +241,14 @@ def test_quantiles_are_values_that_occur() -> None:
 def test_each_disagreement_of_the_classifier_is_listed(tmp_path: Path) -> None:
     files = [write_category(tmp_path, "turkish/one", 10), write_category(tmp_path, "turkish/two", 5, tier="high")]
     report = build(
-        files, PROJECT, categories("turkish/one", "turkish/two"), {}, {}, PERSONAS, tmp_path / "dataset", lambda line: None,
+        files,
+        PROJECT,
+        categories("turkish/one", "turkish/two"),
+        {},
+        {},
+        PERSONAS,
+        tmp_path / "dataset",
+        lambda line: None,
         classifier=CLASSIFIER,
     )
     found = report["classifier"]

@@ -8,16 +8,22 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_project import RECIPE, ROOT, built_once, checked_once, doit
+from small_project import RECIPE, ROOT, at, built_once, checked_once, doit
 
 SLANG, LOW = "specs/categories/turkish/slang.yaml", "specs/categories/iteration/low.yaml"
 PROJECT, TIERS, CLIENT = "specs/project.yaml", "specs/tiers.yaml", "specs/clients/jessy-cli.yaml"
-MINI, V2, MODEL, GEMMA = "specs/recipes/jessy-mini.yaml", "specs/recipes/jessy-v2.yaml", "specs/models/gemma-3-270m.yaml", "specs/chat_formats/gemma.yaml"
+MINI, V2, MODEL, GEMMA = (
+    "specs/recipes/jessy-mini.yaml",
+    "specs/recipes/jessy-v2.yaml",
+    "specs/models/gemma-3-270m.yaml",
+    "specs/chat_formats/gemma.yaml",
+)
 JESSY, CASUAL, SUITE = "specs/personas/jessy.yaml", "specs/personas/casual.yaml", "specs/evals/turkish.yaml"
 
 Edit = Callable[[Path], None]
@@ -121,7 +127,8 @@ UNSEEN: Rows = {
     "a default written out": (sub(MINI, r"rank: 16,", "rank: 16, dropout: 0.0,"), NOTHING),
     "another recipe": (sub(V2, r"rank: 16", "rank: 8"), NOTHING),
     "a persona that no recipe names": (
-        lambda root: (root / "specs/personas/sleepy.yaml").write_text("extends: jessy\nbrevity: Esne, sus.\n") and None, NOTHING,
+        lambda root: (root / "specs/personas/sleepy.yaml").write_text("extends: jessy\nbrevity: Esne, sus.\n") and None,
+        NOTHING,
     ),
     "a helper's source": (append("generators/files.py", "# a comment\n"), NOTHING),
 }
@@ -142,11 +149,11 @@ PINNED: Rows = {
 READ: Rows = {
     # Samples.
     "an example's text": (sub(SLANG, r"^    jessy: ", "    jessy: Kanka, "), SLANG_ONLY | DATA | TRAINED),
-    "an example's layers": (sub(LOW, r"^    layers: \[C04, C01\]", "    layers: [C04, C02]"), LOW_ONLY | DATA | TRAINED),
     "an example's mood": (sub(SLANG, r"^    jessy: (.*)", r"    jessy: \1\n    mood: happy"), SLANG_ONLY | DATA | {"report"}),
     "the order of examples": (swap_examples, SLANG_ONLY | DATA | {"report, if lines are told in it"}),
     "an example more": (
-        sub(SLANG, r"\Z", "  - user: tavla oynamayı biliyon mu\n    jessy: Bilirim, kapıyı alan kazanır.\n"), SLANG_ONLY | DATA | TRAINED,
+        sub(SLANG, r"\Z", "  - user: tavla oynamayı biliyon mu\n    jessy: Bilirim, kapıyı alan kazanır.\n"),
+        SLANG_ONLY | DATA | TRAINED,
     ),
     "a category's count": (sub(SLANG, r"^count: 4", "count: 5"), SLANG_ONLY | DATA | TRAINED),
     "a spelling": (sub(SLANG, r"variants: \[lower, ascii, spoken\]", "share: 1.0, variants: [ascii, spoken]"), SLANG_ONLY | DATA | TRAINED),
@@ -175,16 +182,19 @@ READ: Rows = {
     "a principle's cue": (sub(JESSY, r"cues: \[", "cues: [kuzu kuzu, "), JUDGED),
     "an opinion marker": (sub(JESSY, r"tr: \[bence", "tr: [kanımca, bence"), {"dataset"} | JUDGED),
     "a persona renamed": (
-        both(move(CASUAL, "specs/personas/relaxed.yaml"), sub(MINI, "casual", "relaxed"), sub(V2, "casual", "relaxed")), SPOKEN,
+        both(move(CASUAL, "specs/personas/relaxed.yaml"), sub(MINI, "casual", "relaxed"), sub(V2, "casual", "relaxed")),
+        SPOKEN,
     ),
     "a persona removed": (sub(MINI, "casual, ", ""), SPOKEN),
-    "the persona template": (sub("templates/persona/system.j2", r"persona\.brevity \| trim", "persona.brevity | upper"), {"_frames", "modelfile"} | TRAINED),
+    "the persona template": (
+        sub("templates/persona/system.j2", r"persona\.brevity \| trim", "persona.brevity | upper"),
+        {"_frames", "modelfile"} | TRAINED,
+    ),
     "the persona template, with the same outcome": (append("templates/persona/system.j2", "{# a comment #}"), {"_frames"} | SPOKEN),
     "the Modelfile template": (sub("templates/Modelfile.j2", r"^SYSTEM ", "# who it is\nSYSTEM "), SPOKEN),
     # Frames and training.
     "the directive": (sub(TIERS, r"Cevabına, bu", "Önce bu"), {"_frames"} | TRAINED),
     "a client's wording": (sub(CLIENT, r"Take a position first", "Take a stand first"), {"_frames"} | TRAINED),
-    "a client's confidence": (sub(CLIENT, r"low: \[0.96", "low: [0.97"), {"_frames"} | TRAINED),
     "the mix of framings": (sub(MINI, r"persona: 0.4, none: 0.2", "persona: 0.2, none: 0.4"), {"_frames"} | TRAINED),
     "the rank": (sub(MINI, r"rank: 16", "rank: 8"), TRAINED),
     "the epochs": (setting("epochs", 4), TRAINED),
@@ -218,7 +228,10 @@ SAME_BYTES: Rows = {
     "the trainer's source": (append("generators/train/loop.py", "# a comment\n"), {"train"}),
     "a module of a part of the trainer": (append("generators/train/cpu/head.py", "# a comment\n"), {"train"}),
     "a module added to a stage": (append("generators/train/tricks.py", "# a comment\n"), {"train"}),
-    "the chat formats' source": (append("generators/chat_format.py", "# a comment\n"), {"base", "train", "gguf", "modelfile", "parity", "evaluate"}),
+    "the chat formats' source": (
+        append("generators/chat_format.py", "# a comment\n"),
+        {"base", "train", "gguf", "modelfile", "parity", "evaluate"},
+    ),
     # What was built.
     "a Modelfile deleted": (remove("build/modelfiles/jessy-mini/casual.Modelfile"), {"modelfile"}),
     "samples deleted": (remove("build/samples/turkish/slang.jsonl"), SLANG_ONLY),
@@ -226,7 +239,9 @@ SAME_BYTES: Rows = {
     "the report deleted": (remove("build/recipes/jessy-mini/report.html"), {"report"}),
 }
 EDITS: Rows = {
-    **UNSEEN, **SAME_BYTES, **{what: (edit, expected | {"_lock"}) for what, (edit, expected) in {**PINNED, **READ}.items()},
+    **UNSEEN,
+    **SAME_BYTES,
+    **{what: (edit, expected | {"_lock"}) for what, (edit, expected) in {**PINNED, **READ}.items()},
 }
 
 
@@ -267,7 +282,9 @@ def categories_with_tier(root: Path, tier: str) -> set[str]:
 
     categories = load(root, keep=False).categories
     return {
-        name for name, category in categories.items() if any(example.get("tier", category["tier"]) == tier for example in category["examples"])
+        name
+        for name, category in categories.items()
+        if any(example.get("tier", category["tier"]) == tier for example in category["examples"])
     }
 
 
@@ -289,3 +306,107 @@ def test_an_edit_rebuilds_what_it_reaches_and_nothing_else(what: str, project: P
 def unsure(foretold: dict) -> set[str]:
     """Tasks that plan lists because a costly stage may write other bytes."""
     return {task["task"] for task in foretold["tasks"] if all(" may write " in reason["text"] for reason in task["reasons"])}
+
+
+def test_a_category_that_is_gone_leaves_no_samples_behind(project: Path) -> None:
+    (project / SLANG).unlink()
+    assert doit(project, "run", "dataset")[0] == 0
+    assert not (project / "build/samples/turkish/slang.jsonl").exists()
+    assert "turkish/slang" not in (project / "build/dataset/train.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_persona_that_is_gone_leaves_no_modelfile_behind(project: Path) -> None:
+    sub(MINI, "casual, ", "")(project)
+    assert doit(project, "run", f"modelfile:{RECIPE}")[0] == 0
+    assert sorted(path.stem for path in (project / "build/modelfiles/jessy-mini").iterdir()) == ["jessy", "professional", "technical"]
+
+
+def test_a_message_names_the_line_where_an_example_stands_now(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A comment above it was not worth a rendering; a later edit of the limits must still lead to the right line."""
+    sub(SLANG, r"\A", "# one\n# two\n# three\n")(project)
+    assert doit(project, "run", f"report:{RECIPE}")[1] == []
+    sub(SLANG, r"words: \{min: \d+, max: \d+\}", "words: {min: 90, max: 91}")(project)
+    line = next(number for number, text in enumerate((project / SLANG).read_text(encoding="utf-8").splitlines(), 1) if text.startswith("  - "))
+    with pytest.raises(SystemExit) as ended:
+        doit(project, "run", "dataset")
+    assert ended.value.code == 3
+    assert f"{SLANG}:{line}: words: the answer has" in capsys.readouterr().err
+
+
+def test_building_again_after_a_failure_undone_does_nothing(project: Path) -> None:
+    """The last good dataset stands while the specs are wrong, and is up to date when they are put right."""
+    before, dataset = (project / SLANG).read_text(encoding="utf-8"), project / "build/dataset/train.jsonl"
+    good = dataset.read_bytes()
+    sub(SLANG, r"words: \{min: \d+, max: \d+\}", "words: {min: 90, max: 91}")(project)
+    with pytest.raises(SystemExit):
+        doit(project, "run", "dataset")
+    assert dataset.read_bytes() == good
+    (project / SLANG).write_text(before, encoding="utf-8")
+    assert doit(project, "run", f"report:{RECIPE}")[1] == []
+
+
+# --- the tables of dodo.py --------------------------------------------------------------------------------------------------------
+
+# Modules that have no part in what a stage writes: how it is told, how files are written, what a machine is, what specs may hold.
+NEUTRAL = {"device.py", "errors.py", "files.py", "llama_server.py", "progress.py"}
+NEUTRAL_FOR = {
+    "samples": {"modelfile.py", "modelfile_reader.py"},  # a filter for Modelfiles, which no sample uses
+    "_frames": {"modelfile_reader.py"},  # reads Modelfiles
+    "base": {"ggml.py", "modelfile_reader.py"},  # K-quants, and what a Modelfile's TEMPLATE may hold
+    "train": {"modelfile_reader.py"},
+    "fuse": {"ggml.py"},
+    "gguf": {"base.py", "base_sources.py", "modelfile_reader.py"},  # the name of the base's GGUF
+    "evaluate": {"modelfile_reader.py"},
+}
+ENTRIES = {
+    "samples": ["samples/render.py"], "dataset": ["dataset/__init__.py"], "base": ["base.py", "chat_format.py"],
+    "_frames": ["framing.py", "modelfile.py"], "train": ["train/__init__.py"], "fuse": ["fuse.py"], "gguf": ["gguf.py", "chat_format.py"],
+    "modelfile": ["modelfile.py", "chat_format.py"], "parity": ["parity.py"], "evaluate": ["evaluate/__init__.py"],
+    "report": ["report/__init__.py"],
+}
+
+
+def imported(file: Path) -> set[Path]:
+    """Modules of the package that a module imports anywhere, but for those that only type checkers read."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    found: set[Path | None] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("generators"):
+            for name in node.names:
+                found.add(module_file(f"{node.module}.{name.name}") or module_file(str(node.module)))
+    return {path for path in found if path is not None}
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT.joinpath(*name.split("."))
+    if path.with_suffix(".py").is_file():
+        return path.with_suffix(".py")
+    return path / "__init__.py" if (path / "__init__.py").is_file() and name != "generators" else None
+
+
+def used_by(stage: str) -> set[str]:
+    """Names of all modules that a stage comes to import, but for neutral ones and what only those import."""
+    neutral, package = NEUTRAL | NEUTRAL_FOR.get(stage, set()), ROOT / "generators"
+    found: set[str] = set()
+    waiting = list(ENTRIES[stage])
+    while waiting:
+        name = waiting.pop()
+        if name not in found | neutral and not name.startswith("specs/"):
+            found.add(name)
+            waiting += [file.relative_to(package).as_posix() for file in imported(package / name)]
+    return found
+
+
+@pytest.mark.parametrize("stage", ENTRIES)
+def test_a_stage_runs_again_when_a_module_that_it_uses_changes(stage: str, built: Path) -> None:
+    from generators.tasks import stages_before
+
+    with at(built):
+        namespace = runpy.run_path("dodo.py")
+        stages = stages_before(namespace, f"report:{RECIPE}")
+    declared = next(each.files for each in stages if each.name.partition(":")[0] == stage)
+    missing = {f"generators/{name}" for name in used_by(stage)} - set(declared)
+    assert not missing, f"dodo.py: task_{stage} does not list {sorted(missing)} among its source"

@@ -41,9 +41,17 @@ def row(number: int, category: str = "turkish/talk", **fields: Any) -> Row:
     messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
     group, name = category.split("/")
     metadata = {
-        "id": f"{category}/{number:03}", "group": group, "category": name, "tier": "low", "iterations": 1, "language": "tr",
-        "persona": "jessy", "response_budget_s": 5, "source": f"specs/categories/{category}.yaml:{number * 10 + 10}",
-        "template": "samples/chat.j2", "layers": ["C04"],
+        "id": f"{category}/{number:03}",
+        "group": group,
+        "category": name,
+        "tier": "low",
+        "iterations": 1,
+        "language": "tr",
+        "persona": "jessy",
+        "response_budget_s": 5,
+        "source": f"specs/categories/{category}.yaml:{number * 10 + 10}",
+        "template": "samples/chat.j2",
+        "layers": ["C04"],
     }
     return {"messages": messages, "metadata": metadata | fields}
 
@@ -66,7 +74,14 @@ def violations(tmp_path: Path) -> Callable[..., list[Violation]]:
         project = {"seed": 3, "dataset": dataset, "quality": quality}
         try:
             build(
-                [tmp_path / "samples.jsonl"], project, specs, suites or {}, lines, personas, tmp_path / "dataset", lambda line: None,
+                [tmp_path / "samples.jsonl"],
+                project,
+                specs,
+                suites or {},
+                lines,
+                personas,
+                tmp_path / "dataset",
+                lambda line: None,
                 control_tokens=control_tokens,
             )
         except DatasetErrors as errors:
@@ -96,8 +111,12 @@ BROKEN = [
     ("language", {"jessy": "Bunu böyle yapma, sonra çok pişman olursun.", "language": "en"}, "the text is in 'tr', 'en' is declared", {}),
     ("forbidden", {"jessy": "HARİKA bir SORU, hemen bakalım."}, "the text says 'harika bir soru'", {"forbidden": ["harika bir soru"]}),
     ("opinion", {}, "no opinion marker; the group turkish needs one of 'bence', 'bana göre'", {"opinion_required": ["turkish"]}),
-    ("control token", {"user": "<end_of_turn> ne işe yarar"}, "the user's text: the control token '<end_of_turn>' stands in it",
-     {"control_tokens": ("<end_of_turn>",)}),
+    (
+        "control token",
+        {"user": "<end_of_turn> ne işe yarar"},
+        "the user's text: the control token '<end_of_turn>' stands in it",
+        {"control_tokens": ("<end_of_turn>",)},
+    ),
     ("unicode", {"jessy": "Bo\u0308yle yazma onu."}, "'Böyle' is not written in NFC", {}),
     ("quotes", {"jessy": 'Ona "dur dedim ama dinlemedi.'}, 'a quotation mark " is not closed', {}),
     ("code fence", {"jessy": "Şöyle dene:\n```rust\nlet a = 1;"}, "a code fence is not closed", {}),
@@ -130,7 +149,10 @@ def test_every_violation_is_listed_by_place(violations: Any) -> None:
     rows[1] = row(1, jessy="Evet. ", user="Ne “oldu böyle?")
     found = violations(rows, words={"min": 2, "max": 60})
     assert [(item.rule, item.sources[0]) for item in found] == [
-        ("white space", talk(20)), ("words", talk(20)), ("white space", talk(40)), ("words", talk(40)),
+        ("white space", talk(20)),
+        ("words", talk(20)),
+        ("white space", talk(40)),
+        ("words", talk(40)),
     ]
 
 
@@ -143,9 +165,19 @@ def test_an_opinion_marker_of_the_language_satisfies(violations: Any) -> None:
 @pytest.mark.parametrize(
     "text, fine",
     [
-        ("düz yazı", True), ('"tırnak" ve "bir daha"', True), ("„Alman“ “İngiliz” «Fransız»", True), ("Rust'ta 'a ömrü", True),
-        ("55\" televizyon", True), ('```\nlet s = "a;\n```', True), ('`"` işareti', True), ("«iç “içe” olur»", True),
-        ('"açık kaldı', False), ("“açık kaldı", False), ("kapandı” ama", False), ("«ters„", False), ("„Alman”", True),
+        ("düz yazı", True),
+        ('"tırnak" ve "bir daha"', True),
+        ("„Alman“ “İngiliz” «Fransız»", True),
+        ("Rust'ta 'a ömrü", True),
+        ('55" televizyon', True),
+        ('```\nlet s = "a;\n```', True),
+        ('`"` işareti', True),
+        ("«iç “içe” olur»", True),
+        ('"açık kaldı', False),
+        ("“açık kaldı", False),
+        ("kapandı” ama", False),
+        ("«ters„", False),
+        ("„Alman”", True),
     ],
 )
 def test_quotation_marks_are_balanced(text: str, fine: bool) -> None:

@@ -28,8 +28,15 @@ PAIR = {"user": "naber", "jessy": "İyidir, senden?"}
 
 def category(*examples: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {
-        "language": "tr", "tier": "low", "iterations": 1, "layers": ["C04"], "template": "samples/chat.j2", "slots": {},
-        "quality": {"words": {"min": 1, "max": 99}}, "examples": list(examples) or [PAIR], **fields,
+        "language": "tr",
+        "tier": "low",
+        "iterations": 1,
+        "layers": ["C04"],
+        "template": "samples/chat.j2",
+        "slots": {},
+        "quality": {"words": {"min": 1, "max": 99}},
+        "examples": list(examples) or [PAIR],
+        **fields,
     }
 
 
@@ -62,9 +69,18 @@ def test_a_sample_carries_messages_and_the_metadata_of_its_example() -> None:
     assert row["messages"] == [{"role": "user", "content": "naber"}, {"role": "assistant", "content": "İyidir, senden?"}]
     assert row["metadata"].pop("id").startswith("turkish/test/")
     assert row["metadata"] == {
-        "group": "turkish", "category": "test", "tier": "medium", "iterations": 4, "language": "en", "persona": "jessy",
-        "response_budget_s": 15, "source": "specs/categories/turkish/test.yaml:10", "template": "samples/chat.j2", "layers": ["C01"],
-        "confidence": 0.9, "mood": "sad",
+        "group": "turkish",
+        "category": "test",
+        "tier": "medium",
+        "iterations": 4,
+        "language": "en",
+        "persona": "jessy",
+        "response_budget_s": 15,
+        "source": "specs/categories/turkish/test.yaml:10",
+        "template": "samples/chat.j2",
+        "layers": ["C01"],
+        "confidence": 0.9,
+        "mood": "sad",
     }
 
 
@@ -72,7 +88,10 @@ def test_turns_become_messages_in_turn() -> None:
     turns = [{"user": "bir", "jessy": "iki"}, {"user": "üç", "jessy": "dört"}]
     (row,) = rendered(category({"turns": turns}))
     assert [(message["role"], message["content"]) for message in row["messages"]] == [
-        ("user", "bir"), ("assistant", "iki"), ("user", "üç"), ("assistant", "dört"),
+        ("user", "bir"),
+        ("assistant", "iki"),
+        ("user", "üç"),
+        ("assistant", "dört"),
     ]
 
 
@@ -255,7 +274,7 @@ def test_every_example_with_a_slot_that_is_not_there_is_found_before_rendering()
     [
         ("lower", "Işık hızı kaç, İrem?", "ışık hızı kaç, irem?"),
         ("lower", "API'yi Instagram'da IDE ile mi?", "api'yi instagram'da ide ile mi?"),
-        ("lower", "`String` mi \"Etek\" mi?", "`String` mi \"Etek\" mi?"),
+        ("lower", '`String` mi "Etek" mi?', '`String` mi "Etek" mi?'),
         ("ascii", "Çay şöyle ığdır ÜÖĞİ", "Cay soyle igdir UOGI"),
         ("no_question_mark", "Ne? Nasıl??", "Ne? Nasıl"),
         ("spoken", "Bir şey soracağım, değil mi?", "Bişey sorucam, diil mi?"),

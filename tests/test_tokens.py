@@ -86,7 +86,8 @@ def test_content_is_never_a_control_token_and_comes_back(loaded: dict[str, Token
     ids = tokenizer.encode_text(text)
     controls = {tokenizer._backend.token_to_id(token) for token in tokenizer.chat_format["control_tokens"]}
     assert not controls & set(ids)
-    assert normalize("NFC", tokenizer.decode(ids)) == normalize("NFC", text)  # Qwen's tokenizer composes by itself
+    # Qwen's tokenizer composes by itself; SentencePiece's mark for a space is a space to it
+    assert normalize("NFC", tokenizer.decode(ids)).replace("▁", " ") == normalize("NFC", text).replace("▁", " ")
 
 
 @pytest.mark.parametrize("name", PAIRS.values())

@@ -317,5 +317,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(tiny: Path, tmp_path: Path) 
         process.kill()
         process.wait()
     assert start(killed).wait(timeout=120) == 0
-    assert (killed / "adapter" / "adapters.safetensors").read_bytes() == (tmp_path / "whole" / "adapter" / "adapters.safetensors").read_bytes()
+    assert (killed / "adapter" / "adapters.safetensors").read_bytes() == (
+        tmp_path / "whole" / "adapter" / "adapters.safetensors"
+    ).read_bytes()
     shutil.rmtree(killed)

@@ -112,9 +112,21 @@ ORDINAL = _cases("""
 LIK = _cases("güzel güzellik, iyi iyilik, dost dostluk, göz gözlük, çocuk çocukluk, gün günlük, 10 10'luk, 5 5'lik")
 
 TABLES = {
-    "tr_dative": DATIVE, "tr_accusative": ACCUSATIVE, "tr_locative": LOCATIVE, "tr_ablative": ABLATIVE, "tr_genitive": GENITIVE,
-    "tr_instrumental": INSTRUMENTAL, "tr_plural": PLURAL, "tr_possessive": POSSESSIVE, "tr_dir": DIR, "tr_with": WITH,
-    "tr_without": WITHOUT, "tr_question": QUESTION, "tr_too": TOO, "tr_ordinal": ORDINAL, "tr_lik": LIK,
+    "tr_dative": DATIVE,
+    "tr_accusative": ACCUSATIVE,
+    "tr_locative": LOCATIVE,
+    "tr_ablative": ABLATIVE,
+    "tr_genitive": GENITIVE,
+    "tr_instrumental": INSTRUMENTAL,
+    "tr_plural": PLURAL,
+    "tr_possessive": POSSESSIVE,
+    "tr_dir": DIR,
+    "tr_with": WITH,
+    "tr_without": WITHOUT,
+    "tr_question": QUESTION,
+    "tr_too": TOO,
+    "tr_ordinal": ORDINAL,
+    "tr_lik": LIK,
 }
 
 
@@ -192,33 +204,48 @@ def test_there_are_at_least_two_hundred_cases() -> None:
     assert len(set(_flat(TABLES) + _flat(NUMBERS) + _flat(ABBREVIATIONS) + _flat(FOREIGN))) >= 200
 
 
-@pytest.mark.parametrize(("person", "ev", "araba", "kitap", "su", "ağız"), [
-    ("1sg", "evim", "arabam", "kitabım", "suyum", "ağzım"),
-    ("2sg", "evin", "araban", "kitabın", "suyun", "ağzın"),
-    ("3sg", "evi", "arabası", "kitabı", "suyu", "ağzı"),
-    ("1pl", "evimiz", "arabamız", "kitabımız", "suyumuz", "ağzımız"),
-    ("2pl", "eviniz", "arabanız", "kitabınız", "suyunuz", "ağzınız"),
-    ("3pl", "evleri", "arabaları", "kitapları", "suları", "ağızları"),
-])
+@pytest.mark.parametrize(
+    ("person", "ev", "araba", "kitap", "su", "ağız"),
+    [
+        ("1sg", "evim", "arabam", "kitabım", "suyum", "ağzım"),
+        ("2sg", "evin", "araban", "kitabın", "suyun", "ağzın"),
+        ("3sg", "evi", "arabası", "kitabı", "suyu", "ağzı"),
+        ("1pl", "evimiz", "arabamız", "kitabımız", "suyumuz", "ağzımız"),
+        ("2pl", "eviniz", "arabanız", "kitabınız", "suyunuz", "ağzınız"),
+        ("3pl", "evleri", "arabaları", "kitapları", "suları", "ağızları"),
+    ],
+)
 def test_the_possessive_has_six_persons(person: str, ev: str, araba: str, kitap: str, su: str, ağız: str) -> None:
     forms = [ts.tr_possessive(word, person) for word in ("ev", "araba", "kitap", "su", "ağız")]
     assert forms == [ev, araba, kitap, su, ağız]
 
 
-@pytest.mark.parametrize(("person", "forms"), [
-    ("1sg", ["yorgunum", "mutluyum", "çocuğum", "gencim"]), ("2sg", ["yorgunsun", "mutlusun", "çocuksun", "gençsin"]),
-    ("3sg", ["yorgundur", "mutludur", "çocuktur", "gençtir"]), ("1pl", ["yorgunuz", "mutluyuz", "çocuğuz", "genciz"]),
-    ("2pl", ["yorgunsunuz", "mutlusunuz", "çocuksunuz", "gençsiniz"]),
-    ("3pl", ["yorgundurlar", "mutludurlar", "çocukturlar", "gençtirler"]),
-])
+@pytest.mark.parametrize(
+    ("person", "forms"),
+    [
+        ("1sg", ["yorgunum", "mutluyum", "çocuğum", "gencim"]),
+        ("2sg", ["yorgunsun", "mutlusun", "çocuksun", "gençsin"]),
+        ("3sg", ["yorgundur", "mutludur", "çocuktur", "gençtir"]),
+        ("1pl", ["yorgunuz", "mutluyuz", "çocuğuz", "genciz"]),
+        ("2pl", ["yorgunsunuz", "mutlusunuz", "çocuksunuz", "gençsiniz"]),
+        ("3pl", ["yorgundurlar", "mutludurlar", "çocukturlar", "gençtirler"]),
+    ],
+)
 def test_the_copula_has_six_persons(person: str, forms: list[str]) -> None:
     assert [ts.tr_copula(word, person) for word in ("yorgun", "mutlu", "çocuk", "genç")] == forms
 
 
-@pytest.mark.parametrize(("person", "form"), [
-    ("1sg", "yorgun muyum"), ("2sg", "yorgun musun"), ("3sg", "yorgun mu"),
-    ("1pl", "yorgun muyuz"), ("2pl", "yorgun musunuz"), ("3pl", "yorgun mu"),
-])
+@pytest.mark.parametrize(
+    ("person", "form"),
+    [
+        ("1sg", "yorgun muyum"),
+        ("2sg", "yorgun musun"),
+        ("3sg", "yorgun mu"),
+        ("1pl", "yorgun muyuz"),
+        ("2pl", "yorgun musunuz"),
+        ("3pl", "yorgun mu"),
+    ],
+)
 def test_the_question_particle_has_persons(person: str, form: str) -> None:
     assert ts.tr_question("yorgun", person) == form
 
@@ -233,58 +260,82 @@ def test_an_unknown_person_is_an_error_that_lists_the_known_ones(function) -> No
         function("ev", "1s")
 
 
-@pytest.mark.parametrize(("name", "text", "form"), [
-    ("tr_dative", "el çantası", "el çantasına"), ("tr_locative", "işletim sistemi", "işletim sisteminde"),
-    ("tr_ablative", "iş yeri", "iş yerinden"), ("tr_accusative", "masa örtüsü", "masa örtüsünü"),
-    ("tr_genitive", "ders kitabı", "ders kitabının"), ("tr_instrumental", "diş fırçası", "diş fırçasıyla"),
-    ("tr_dative", "Van Gölü", "Van Gölü'ne"), ("tr_locative", "Rust kitabı", "Rust kitabında"),
-    ("tr_accusative", "İstanbul Boğazı", "İstanbul Boğazı'nı"),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "form"),
+    [
+        ("tr_dative", "el çantası", "el çantasına"),
+        ("tr_locative", "işletim sistemi", "işletim sisteminde"),
+        ("tr_ablative", "iş yeri", "iş yerinden"),
+        ("tr_accusative", "masa örtüsü", "masa örtüsünü"),
+        ("tr_genitive", "ders kitabı", "ders kitabının"),
+        ("tr_instrumental", "diş fırçası", "diş fırçasıyla"),
+        ("tr_dative", "Van Gölü", "Van Gölü'ne"),
+        ("tr_locative", "Rust kitabı", "Rust kitabında"),
+        ("tr_accusative", "İstanbul Boğazı", "İstanbul Boğazı'nı"),
+    ],
+)
 def test_a_possessed_word_takes_the_pronominal_n(name: str, text: str, form: str) -> None:
     assert ts.FILTERS[name](text, possessed=True) == form
 
 
-@pytest.mark.parametrize(("template", "text"), [
-    ('{{ "ev" | tr_possessive | tr_dative }}', "evine"),
-    ('{{ "ev" | tr_possessive("1sg") | tr_dative }}', "evime"),
-    ('{{ "kar" | tr_possessive("2sg") | tr_accusative }}', "karını"),
-    ('{{ "ev" | tr_plural | tr_dative }}', "evlere"),
-    ('{{ "ev" | tr_plural | tr_possessive | tr_locative }}', "evlerinde"),
-    ('{{ "ev" | tr_possessive("3pl") | tr_ablative }}', "evlerinden"),
-    ('{{ "ev" | tr_plural | tr_possessive("3pl") }}', "evleri"),
-    ('{{ "işletim sistem" | tr_plural | tr_possessive | tr_accusative }}', "işletim sistemlerini"),
-    ('{{ "Ayşe" | tr_possessive | tr_dative }}', "Ayşe'sine"),
-    ('{{ "Ahmet" | tr_plural | tr_genitive }}', "Ahmetlerin"),
-    ('{{ "Ankara" | tr_with | tr_dative }}', "Ankaralıya"),
-    ('{{ "API" | tr_plural | tr_dative }}', "API'lere"),
-    ('{{ "thread" | tr_plural | tr_possessive("1pl") | tr_locative }}', "thread'lerimizde"),
-    ('{{ "güzel" | tr_lik | tr_accusative }}', "güzelliği"),
-    ('{{ "buzdolabı" | tr_possessive("1sg") }}', "buzdolabım"),
-    ('{{ "atasözü" | tr_plural | tr_locative }}', "atasözlerinde"),
-    ('{{ "sokak" | tr_locative | tr_question }}?', "sokakta mı?"),
-    ('{{ "Rust" | tr_locative | tr_question }}?', "Rust'ta mı?"),
-    ('{{ "Rust" | tr_locative }}ki', "Rust'taki"),
-    ("{{ 5 | tr_dative }}", "5'e"),
-])
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ('{{ "ev" | tr_possessive | tr_dative }}', "evine"),
+        ('{{ "ev" | tr_possessive("1sg") | tr_dative }}', "evime"),
+        ('{{ "kar" | tr_possessive("2sg") | tr_accusative }}', "karını"),
+        ('{{ "ev" | tr_plural | tr_dative }}', "evlere"),
+        ('{{ "ev" | tr_plural | tr_possessive | tr_locative }}', "evlerinde"),
+        ('{{ "ev" | tr_possessive("3pl") | tr_ablative }}', "evlerinden"),
+        ('{{ "ev" | tr_plural | tr_possessive("3pl") }}', "evleri"),
+        ('{{ "işletim sistem" | tr_plural | tr_possessive | tr_accusative }}', "işletim sistemlerini"),
+        ('{{ "Ayşe" | tr_possessive | tr_dative }}', "Ayşe'sine"),
+        ('{{ "Ahmet" | tr_plural | tr_genitive }}', "Ahmetlerin"),
+        ('{{ "Ankara" | tr_with | tr_dative }}', "Ankaralıya"),
+        ('{{ "API" | tr_plural | tr_dative }}', "API'lere"),
+        ('{{ "thread" | tr_plural | tr_possessive("1pl") | tr_locative }}', "thread'lerimizde"),
+        ('{{ "güzel" | tr_lik | tr_accusative }}', "güzelliği"),
+        ('{{ "buzdolabı" | tr_possessive("1sg") }}', "buzdolabım"),
+        ('{{ "atasözü" | tr_plural | tr_locative }}', "atasözlerinde"),
+        ('{{ "sokak" | tr_locative | tr_question }}?', "sokakta mı?"),
+        ('{{ "Rust" | tr_locative | tr_question }}?', "Rust'ta mı?"),
+        ('{{ "Rust" | tr_locative }}ki', "Rust'taki"),
+        ("{{ 5 | tr_dative }}", "5'e"),
+    ],
+)
 def test_filters_chain_in_templates(template: str, text: str) -> None:
     assert render_text(template) == text
 
 
-@pytest.mark.parametrize(("name", "text", "said", "form"), [
-    ("tr_locative", "Rust", "rast", "Rust'ta"), ("tr_accusative", "cache", "keş", "cache'i"), ("tr_dative", "update", "apdeyt", "update'e"),
-    ("tr_genitive", "Shakespeare", "şekspir", "Shakespeare'in"), ("tr_dative", "Bordeaux", "bordo", "Bordeaux'ya"),
-    ("tr_with", "Bordeaux", "bordo", "Bordeaux'lu"), ("tr_locative", "SQL", "es kü el", "SQL'de"),
-    ("tr_instrumental", "Peugeot", "pöjo", "Peugeot'yla"), ("tr_dative", "++", "artı artı", "++'ya"),
-    ("tr_genitive", "Python", "payton", "Python'un"),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "said", "form"),
+    [
+        ("tr_locative", "Rust", "rast", "Rust'ta"),
+        ("tr_accusative", "cache", "keş", "cache'i"),
+        ("tr_dative", "update", "apdeyt", "update'e"),
+        ("tr_genitive", "Shakespeare", "şekspir", "Shakespeare'in"),
+        ("tr_dative", "Bordeaux", "bordo", "Bordeaux'ya"),
+        ("tr_with", "Bordeaux", "bordo", "Bordeaux'lu"),
+        ("tr_locative", "SQL", "es kü el", "SQL'de"),
+        ("tr_instrumental", "Peugeot", "pöjo", "Peugeot'yla"),
+        ("tr_dative", "++", "artı artı", "++'ya"),
+        ("tr_genitive", "Python", "payton", "Python'un"),
+    ],
+)
 def test_said_declares_how_a_word_is_read(name: str, text: str, said: str, form: str) -> None:
     assert ts.FILTERS[name](text, said=said) == form
 
 
-@pytest.mark.parametrize(("name", "text", "proper", "form"), [
-    ("tr_dative", "Kitap", False, "Kitaba"), ("tr_dative", "kitap", True, "kitap'a"), ("tr_accusative", "Şehir", False, "Şehri"),
-    ("tr_dative", "deniz", True, "deniz'e"), ("tr_plural", "Ahmet", True, "Ahmetler"),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "proper", "form"),
+    [
+        ("tr_dative", "Kitap", False, "Kitaba"),
+        ("tr_dative", "kitap", True, "kitap'a"),
+        ("tr_accusative", "Şehir", False, "Şehri"),
+        ("tr_dative", "deniz", True, "deniz'e"),
+        ("tr_plural", "Ahmet", True, "Ahmetler"),
+    ],
+)
 def test_proper_overrides_the_capital_letter(name: str, text: str, proper: bool, form: str) -> None:
     assert ts.FILTERS[name](text, proper=proper) == form
 
@@ -293,20 +344,42 @@ def test_the_name_of_an_institution_takes_no_apostrophe_when_told_so() -> None:
     assert ts.tr_dative("Türk Dil Kurumu", proper=False, possessed=True) == "Türk Dil Kurumuna"
 
 
-@pytest.mark.parametrize(("text", "form"), [
-    ("kanka 😊", "kankaya 😊"), ("ev ", "eve "), ("“Sefiller”", "“Sefiller”e"), ("vb.", "vb.ye"), ("Ankara'daki", "Ankara'dakine"),
-    ("Sen", "Sana"), ("Hepsi", "Hepsine"), ("GPT-4", "GPT-4'e"), ("5G", "5G'ye"), ("e-posta", "e-postaya"), ("e-kitap", "e-kitaba"),
-])
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("kanka 😊", "kankaya 😊"),
+        ("ev ", "eve "),
+        ("“Sefiller”", "“Sefiller”e"),
+        ("vb.", "vb.ye"),
+        ("Ankara'daki", "Ankara'dakine"),
+        ("Sen", "Sana"),
+        ("Hepsi", "Hepsine"),
+        ("GPT-4", "GPT-4'e"),
+        ("5G", "5G'ye"),
+        ("e-posta", "e-postaya"),
+        ("e-kitap", "e-kitaba"),
+    ],
+)
 def test_the_suffix_lands_on_the_last_word(text: str, form: str) -> None:
     assert ts.tr_dative(text) == form
 
 
-@pytest.mark.parametrize(("function", "text", "expected"), [
-    (ts.tr_lower, "IĞDIR", "ığdır"), (ts.tr_lower, "İSTANBUL", "istanbul"), (ts.tr_lower, "ŞĞÜÖÇ", "şğüöç"), (ts.tr_lower, "I\u0307", "i"),
-    (ts.tr_upper, "ışık", "IŞIK"), (ts.tr_upper, "istanbul", "İSTANBUL"), (ts.tr_upper, "çiğdem", "ÇİĞDEM"),
-    (ts.tr_capital, "istanbul", "İstanbul"), (ts.tr_capital, "ılık", "Ilık"), (ts.tr_capital, "“iyi” dedi", "“İyi” dedi"),
-    (ts.tr_capital, "API iyi", "API iyi"),
-])
+@pytest.mark.parametrize(
+    ("function", "text", "expected"),
+    [
+        (ts.tr_lower, "IĞDIR", "ığdır"),
+        (ts.tr_lower, "İSTANBUL", "istanbul"),
+        (ts.tr_lower, "ŞĞÜÖÇ", "şğüöç"),
+        (ts.tr_lower, "I\u0307", "i"),
+        (ts.tr_upper, "ışık", "IŞIK"),
+        (ts.tr_upper, "istanbul", "İSTANBUL"),
+        (ts.tr_upper, "çiğdem", "ÇİĞDEM"),
+        (ts.tr_capital, "istanbul", "İstanbul"),
+        (ts.tr_capital, "ılık", "Ilık"),
+        (ts.tr_capital, "“iyi” dedi", "“İyi” dedi"),
+        (ts.tr_capital, "API iyi", "API iyi"),
+    ],
+)
 def test_casing_is_turkish(function, text: str, expected: str) -> None:
     assert function(text) == expected
 
@@ -347,14 +420,14 @@ def _vowels(text: str) -> str:
 @_PROPERTY
 @given(turkish_words(), st.sampled_from(_TWOFOLD_NAMES))
 def test_twofold_suffixes_always_harmonise(word: str, name: str) -> None:
-    added = _vowels(ts.FILTERS[name](word))[len(_vowels(word)):]
+    added = _vowels(ts.FILTERS[name](word))[len(_vowels(word)) :]
     assert added == _TWOFOLD[_vowels(word)[-1]]
 
 
 @_PROPERTY
 @given(turkish_words(), st.sampled_from(_FOURFOLD_NAMES))
 def test_fourfold_suffixes_always_harmonise(word: str, name: str) -> None:
-    added = _vowels(ts.FILTERS[name](word))[len(_vowels(word)):]
+    added = _vowels(ts.FILTERS[name](word))[len(_vowels(word)) :]
     assert added == _FOURFOLD[_vowels(word)[-1]]
 
 

@@ -63,7 +63,16 @@ def tiny_job(model_folder: Path, target: Path, settings: dict[str, Any] | None =
     lora.attach(model, LORA, seed)
     vocabulary = model.args.vocab_size
     return loop.Job(
-        model=model, base=model_folder.name, lora=LORA, settings=SETTINGS | (settings or {}), each_epoch="one",
-        train=random_rows(14, vocabulary, seed), valid=random_rows(5, vocabulary, seed + 1), seed=seed, stamp=stamp,
-        checkpoints=target / "checkpoints", metrics=target / "metrics.jsonl", adapter=target / "adapter",
+        model=model,
+        base=model_folder.name,
+        lora=LORA,
+        settings=SETTINGS | (settings or {}),
+        each_epoch="one",
+        train=random_rows(14, vocabulary, seed),
+        valid=random_rows(5, vocabulary, seed + 1),
+        seed=seed,
+        stamp=stamp,
+        checkpoints=target / "checkpoints",
+        metrics=target / "metrics.jsonl",
+        adapter=target / "adapter",
     )

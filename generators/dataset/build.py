@@ -20,9 +20,17 @@ REJECTED = "report.rejected.json"
 
 
 def build(
-    sample_files: list[Path], project: Spec, categories: dict[str, Spec], suites: dict[str, Spec], case_lines: dict[str, list[int]],
-    personas: dict[str, Spec], target: Path, report: Callable[[str], None], *,
-    classifier: Spec | None = None, control_tokens: Collection[str] = (),
+    sample_files: list[Path],
+    project: Spec,
+    categories: dict[str, Spec],
+    suites: dict[str, Spec],
+    case_lines: dict[str, list[int]],
+    personas: dict[str, Spec],
+    target: Path,
+    report: Callable[[str], None],
+    *,
+    classifier: Spec | None = None,
+    control_tokens: Collection[str] = (),
 ) -> Spec:
     """Write `target`/{train,valid}.jsonl and report.json, and return the report.
 
@@ -93,7 +101,11 @@ def _of_pairs(entries: Sequence[Entry], questions: Sequence[quality.Question], n
 
 
 def _report(
-    entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], nears: Sequence[Near], parts: Split, project: Spec,
+    entries: Sequence[Entry],
+    figures: Mapping[str, CategoryFigures],
+    nears: Sequence[Near],
+    parts: Split,
+    project: Spec,
     violations: Sequence[Violation],
 ) -> Spec:
     made = {"train": len(parts.train), "valid": len(parts.valid), "seed": project["seed"]}

@@ -80,9 +80,7 @@ def matches_between(queries: Sequence[str], texts: Sequence[str], threshold: flo
         return
     for start in range(0, len(texts), _BLOCK * 8):
         block = texts[start : start + _BLOCK * 8]
-        scores = cdist(
-            queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1
-        )
+        scores = cdist(queries, block, scorer=Levenshtein.normalized_similarity, score_cutoff=threshold, dtype=numpy.float32, workers=-1)
         for one, other in zip(*numpy.nonzero(scores), strict=True):
             yield Pair(int(one), start + int(other), float(scores[one, other]))
 
@@ -100,8 +98,12 @@ def _compared(texts: Sequence[str], families: Sequence[str], threshold: float) -
         end = min(start + _BLOCK, len(order))
         reach = int(numpy.searchsorted(lengths, lengths[end - 1] / max(threshold, 1e-9) + 1e-9, side="right"))
         scores = cdist(
-            ordered[start:end], ordered[start:reach], scorer=Levenshtein.normalized_similarity, score_cutoff=threshold,
-            dtype=numpy.float32, workers=-1,
+            ordered[start:end],
+            ordered[start:reach],
+            scorer=Levenshtein.normalized_similarity,
+            score_cutoff=threshold,
+            dtype=numpy.float32,
+            workers=-1,
         )
         for row, column in zip(*numpy.nonzero(numpy.triu(scores, 1)), strict=True):
             one, other = sorted((order[start + int(row)], order[start + int(column)]))

@@ -37,9 +37,25 @@ _TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def evaluate(
-    recipe: Spec, name: str, suites: Suites, personas: dict[str, Spec], clients: dict[str, Spec], tiers: Spec, chat_format: Spec,
-    project: Spec, base: Path, tuned: Path, train_samples: Path, target: Path, report: Report, *, half: str | None = None,
-    cache: Path | None = None, templates: Path = _TEMPLATES, slots: int = SLOTS, threads: int | None = None,
+    recipe: Spec,
+    name: str,
+    suites: Suites,
+    personas: dict[str, Spec],
+    clients: dict[str, Spec],
+    tiers: Spec,
+    chat_format: Spec,
+    project: Spec,
+    base: Path,
+    tuned: Path,
+    train_samples: Path,
+    target: Path,
+    report: Report,
+    *,
+    half: str | None = None,
+    cache: Path | None = None,
+    templates: Path = _TEMPLATES,
+    slots: int = SLOTS,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Returns what is in scores.json. A missed gate is only shown; see `enforce`.
 
@@ -86,7 +102,11 @@ def summarise(base: list[Row], tuned: list[Row], recipe: Spec, name: str, seed: 
     suites = list(dict.fromkeys(seen["suite"] for seen in [*tuned, *base]))
     framings = list(dict.fromkeys(seen["framing"] for seen in [*tuned, *base]))
     figures: dict[str, Any] = {
-        "recipe": name, "seed": seed, "framing": framing, "framings": framings, "showcase": _showcase(base, tuned, recipe),
+        "recipe": name,
+        "seed": seed,
+        "framing": framing,
+        "framings": framings,
+        "showcase": _showcase(base, tuned, recipe),
         "suites": [
             line | {"suite": suite} for suite in suites for seen in framings if (line := _compared(sides, seed, suite=suite, framing=seen))
         ],
@@ -259,8 +279,11 @@ def _showcase(base: list[Row], tuned: list[Row], recipe: Spec) -> dict[str, Any]
     before = next((seen for seen in base if (seen["id"], seen["framing"], seen["repeat"]) == (after["id"], framing, 0)), None)
     told = ("answer", "seconds", "first_token_s", "stages", "tokens", "ended", "passed", "alone")
     return {
-        "query": after["query"], "id": after["id"], "framing": framing,
-        "base": {key: before[key] for key in told} if before else None, "tuned": {key: after[key] for key in told},
+        "query": after["query"],
+        "id": after["id"],
+        "framing": framing,
+        "base": {key: before[key] for key in told} if before else None,
+        "tuned": {key: after[key] for key in told},
     }
 
 
@@ -289,9 +312,16 @@ def _previous(target: Path, found: Spec, tuned: list[Row]) -> Spec | None:
     turned = [(seen, passed.get((seen["id"], seen["framing"], seen["repeat"]))) for seen in tuned]
     return {
         "gates": [
-            {"name": gate["name"], "below": gate["below"], "wanted": gate["wanted"], "over": gate["over"],
-             "before": before[gate["name"]]["got"], "now": gate["got"]}
-            for gate in found["gates"] if gate["name"] in before
+            {
+                "name": gate["name"],
+                "below": gate["below"],
+                "wanted": gate["wanted"],
+                "over": gate["over"],
+                "before": before[gate["name"]]["got"],
+                "now": gate["got"],
+            }
+            for gate in found["gates"]
+            if gate["name"] in before
         ],
         "gained": [f"{seen['id']} ({seen['framing']})" for seen, was in turned if was is False and seen["passed"]],
         "lost": [f"{seen['id']} ({seen['framing']})" for seen, was in turned if was is True and not seen["passed"]],

@@ -83,9 +83,16 @@ def messages(query: Query, system: str, tiers: dict[str, Any]) -> list[dict[str,
 def _query(suite_name: str, suite: dict[str, Any], case: dict[str, Any], framing: str) -> Query:
     turns = case.get("turns") or [{"user": case["query"]}]
     return Query(
-        suite=suite_name, case=case["id"], framing=framing, repeat=0, text=turns[-1]["user"],
-        history=tuple((turn["user"], turn["jessy"]) for turn in turns[:-1]), language=case["language"], tier=case["tier"],
-        half=half_of(suite_name, case), checks=tuple(declared(suite, case)),
+        suite=suite_name,
+        case=case["id"],
+        framing=framing,
+        repeat=0,
+        text=turns[-1]["user"],
+        history=tuple((turn["user"], turn["jessy"]) for turn in turns[:-1]),
+        language=case["language"],
+        tier=case["tier"],
+        half=half_of(suite_name, case),
+        checks=tuple(declared(suite, case)),
     )
 
 

@@ -98,8 +98,16 @@ class LlamaEngine:
     def generate(self, messages: Messages, sampling: Sampling, watch: Watch | None = None) -> Generation:
         ids = self._encode(messages)
         body = {
-            "prompt": ids, "n_predict": sampling.max_tokens, "temperature": sampling.temperature, "seed": sampling.seed, "stop": self._stop,
-            "cache_prompt": True, "stream": True, "return_tokens": True, "repeat_penalty": 1.0, **dict(sampling.extra),
+            "prompt": ids,
+            "n_predict": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+            "stop": self._stop,
+            "cache_prompt": True,
+            "stream": True,
+            "return_tokens": True,
+            "repeat_penalty": 1.0,
+            **dict(sampling.extra),
         }
         start = time.perf_counter()
         text, tokens, first, ended = "", 0, 0.0, "length"
@@ -123,7 +131,11 @@ class LlamaEngine:
         if not wanted:
             return []
         body = {
-            "prompt": ids, "n_predict": len(wanted), "temperature": 0, "cache_prompt": True, "n_probs": 1,
+            "prompt": ids,
+            "n_predict": len(wanted),
+            "temperature": 0,
+            "cache_prompt": True,
+            "n_probs": 1,
             "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in wanted),
         }
         found = self._post("/completion", body)["completion_probabilities"]
@@ -177,7 +189,7 @@ def llama(
     if not gguf.is_file():
         raise UserError(f"{gguf} does not exist; run: doit gguf (or doit base, for the base model)")
     tokenizer = Tokenizer.load(model, chat_format)
-    with serving(gguf, context=context, slots=slots, threads=threads) as server:
+    with serving(gguf.resolve(), context=context, slots=slots, threads=threads) as server:
         yield LlamaEngine(server, gguf, tokenizer, chat_format)
 
 
@@ -321,8 +333,13 @@ class OpenAIEngine:
     def generate(self, messages: Messages, sampling: Sampling, watch: Watch | None = None) -> Generation:
         known = ("top_p", "presence_penalty", "frequency_penalty")
         body = {
-            "model": self._model, "messages": messages, "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
-            "seed": sampling.seed, "stream": True, **{name: value for name, value in sampling.extra if name in known},
+            "model": self._model,
+            "messages": messages,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+            "stream": True,
+            **{name: value for name, value in sampling.extra if name in known},
         }
         start = time.perf_counter()
         text, first, ended, tokens = "", 0.0, "length", 0

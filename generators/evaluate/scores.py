@@ -64,8 +64,11 @@ def paired(base: Iterable[Row], tuned: Iterable[Row], measure: str, seed: int) -
     differences = [after[key] - before[key] for key in shared]
     wins, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
     return {
-        "wins": wins, "losses": losses, "ties": len(differences) - wins - losses,
-        "difference": interval(differences, seed), "mcnemar_p": mcnemar(wins, losses),
+        "wins": wins,
+        "losses": losses,
+        "ties": len(differences) - wins - losses,
+        "difference": interval(differences, seed),
+        "mcnemar_p": mcnemar(wins, losses),
     }
 
 
@@ -85,10 +88,14 @@ def latency(rows: Iterable[Row]) -> Figures:
     seconds = sorted(row["seconds"] for row in alone)
     decoding = sum(row["seconds"] - row["first_token_s"] for row in alone)
     return {
-        "n": len(alone), "p50": quantile(seconds, 0.5), "p95": quantile(seconds, 0.95), "max": seconds[-1] if seconds else None,
+        "n": len(alone),
+        "p50": quantile(seconds, 0.5),
+        "p95": quantile(seconds, 0.95),
+        "max": seconds[-1] if seconds else None,
         "first_token_p50": quantile(sorted(row["first_token_s"] for row in alone), 0.5),
         "tokens_per_s": sum(max(0, row["tokens"] - row["stages"]) for row in alone) / decoding if decoding > 0 else None,
-        "cut_short": sum(row["ended"] == "length" for row in alone), "seconds": [round(value, 4) for value in seconds],
+        "cut_short": sum(row["ended"] == "length" for row in alone),
+        "seconds": [round(value, 4) for value in seconds],
     }
 
 

@@ -6,10 +6,11 @@ A slice is `{file: part of that file, in its own shape}` (see `generators.stages
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 Steps = tuple[Any, ...]
 ORDER_OF = "order of "  # before the name of a mapping whose order counts; a slice holds its keys as a list beside it

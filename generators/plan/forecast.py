@@ -64,7 +64,11 @@ class Step:
 
 
 def forecast(
-    root: Path, stages: Sequence[Stage], successes: Mapping[str, Success], scratch: Path, renders: Mapping[str, Render],
+    root: Path,
+    stages: Sequence[Stage],
+    successes: Mapping[str, Success],
+    scratch: Path,
+    renders: Mapping[str, Render],
     kept: Callable[[Stage, Success | None, Sequence[Reason]], set[str]] = lambda *_: set(),
 ) -> list[Step]:
     """A step for every stage, in build order.
@@ -196,7 +200,6 @@ def touched(root: Path, steps: Sequence[Step], successes: Mapping[str, Success])
 
 
 # --- files ------------------------------------------------------------------------------------------------------------------------
-
 
 
 class _Disk:

@@ -101,8 +101,10 @@ def _closing(steps: Sequence[Step], estimates: Estimates, touched: Sequence[str]
 def _total(estimates: Estimates) -> dict[str, Any]:
     found = list(estimates.values())
     return {
-        "seconds": round(sum(each.seconds for each in found), 1), "memory_bytes": max((each.memory for each in found), default=0),
-        "disk_bytes": sum(each.disk for each in found), "measured": all(each.measured for each in found),
+        "seconds": round(sum(each.seconds for each in found), 1),
+        "memory_bytes": max((each.memory for each in found), default=0),
+        "disk_bytes": sum(each.disk for each in found),
+        "measured": all(each.measured for each in found),
     }
 
 

@@ -31,7 +31,11 @@ def _render(templates: Path, name: str, shown: dict[str, Any], escape: bool) -> 
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     env = Environment(
-        loader=FileSystemLoader(templates), undefined=StrictUndefined, autoescape=escape, trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=False,
     )
     return env.get_template(name).render(**shown).rstrip() + "\n"

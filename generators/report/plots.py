@@ -43,8 +43,13 @@ def losses(train: Points, validation: Points, best: tuple[float, float] | None) 
             axes.plot([best[0]], [best[1]], marker="o", markersize=8, color=_TUNED, markerfacecolor="none", markeredgewidth=1.5)
             right = best[0] > 0.7 * max([point[0] for point in [*train, *validation]] or [1])
             axes.annotate(
-                f"best {best[1]:.3f}, step {best[0]:g}", best, textcoords="offset points", xytext=(-10 if right else 10, 12),
-                ha="right" if right else "left", color=_TUNED, fontsize=9,
+                f"best {best[1]:.3f}, step {best[0]:g}",
+                best,
+                textcoords="offset points",
+                xytext=(-10 if right else 10, 12),
+                ha="right" if right else "left",
+                color=_TUNED,
+                fontsize=9,
             )
         axes.set_xlabel("step")
         axes.set_ylabel("loss")

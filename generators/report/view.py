@@ -14,7 +14,10 @@ Row = dict[str, Any]
 Shown = dict[str, Any]
 
 _GATES = {
-    "turkish": "Turkish", "technical": "Technical", "appropriateness": "Appropriateness", "iteration_efficiency": "Iteration efficiency",
+    "turkish": "Turkish",
+    "technical": "Technical",
+    "appropriateness": "Appropriateness",
+    "iteration_efficiency": "Iteration efficiency",
     "simple_query_s": "Simple queries",
 }
 _FRAMINGS = {"persona": "under its own system prompt", "none": "with no system prompt", "directive": "asked to name its iterations"}
@@ -102,8 +105,10 @@ def _showcase(found: Row | None) -> Shown | None:
         return None
     longest = max(side["seconds"] for side in (found["base"], found["tuned"]) if side)
     return {
-        "query": found["query"], "framing": framing_label(found["framing"]),
-        "base": _shown_side(found["base"], longest), "tuned": _shown_side(found["tuned"], longest),
+        "query": found["query"],
+        "framing": framing_label(found["framing"]),
+        "base": _shown_side(found["base"], longest),
+        "tuned": _shown_side(found["tuned"], longest),
     }
 
 
@@ -113,8 +118,12 @@ def _shown_side(side: Row | None, longest: float) -> Shown | None:
     stages = f"{side['stages']} stage{'s' if side['stages'] > 1 else ''}"
     note = " and cut off there" if side["ended"] == "length" else "" if side["alone"] else ", beside other requests"
     return {
-        "answer": parts(side["answer"]), "plain": side["answer"], "seconds": seconds(side["seconds"]),
-        "note": f"{stages}, {side['tokens']} tokens{note}", "bar": max(1.0, _part(side["seconds"], longest)), "passed": side["passed"],
+        "answer": parts(side["answer"]),
+        "plain": side["answer"],
+        "seconds": seconds(side["seconds"]),
+        "note": f"{stages}, {side['tokens']} tokens{note}",
+        "bar": max(1.0, _part(side["seconds"], longest)),
+        "passed": side["passed"],
     }
 
 
@@ -127,19 +136,23 @@ def _headline(scores: Row) -> list[Shown]:
     gain = paired["difference"]
     found = [
         {
-            "name": "All checks passed", "value": _from_to(line["base"]["passed"], line["tuned"]["passed"]),
+            "name": "All checks passed",
+            "value": _from_to(line["base"]["passed"], line["tuned"]["passed"]),
             "note": f"{_signed(gain['value'])} points ({_signed(gain['low'])} to {_signed(gain['high'])})" if gain["n"] else "",
         },
         {
-            "name": "Case by case", "value": f"{paired['wins']} won, {paired['losses']} lost",
+            "name": "Case by case",
+            "value": f"{paired['wins']} won, {paired['losses']} lost",
             "note": f"{paired['ties']} tied; McNemar p {_probability(paired['mcnemar_p'])}",
         },
         {
-            "name": "Unlike any assistant", "value": _from_to(generic["base"], generic["tuned"]),
+            "name": "Unlike any assistant",
+            "value": _from_to(generic["base"], generic["tuned"]),
             "note": "no stock phrase, no list, no headings",
         },
         {
-            "name": "Persona", "value": _from_to(line["base"]["persona"], line["tuned"]["persona"]),
+            "name": "Persona",
+            "value": _from_to(line["base"]["persona"], line["tuned"]["persona"]),
             "note": "opinions marked, principles where they belong",
         },
     ]
@@ -179,9 +192,13 @@ def _framing(name: str, scores: Row) -> Shown:
 def _suite(name: str, line: Row) -> Shown:
     paired = line["paired"]["passed"]
     return {
-        "name": name, "cases": max(line[side]["passed"]["n"] for side in ("base", "tuned")),
+        "name": name,
+        "cases": max(line[side]["passed"]["n"] for side in ("base", "tuned")),
         "measures": {measure: {side: bar(line[side][measure]) for side in ("base", "tuned")} for measure in _MEASURES},
-        "wins": paired["wins"], "losses": paired["losses"], "ties": paired["ties"], "p": _probability(paired["mcnemar_p"]),
+        "wins": paired["wins"],
+        "losses": paired["losses"],
+        "ties": paired["ties"],
+        "p": _probability(paired["mcnemar_p"]),
         "paired": bool(paired["difference"]["n"]),
     }
 
@@ -192,8 +209,12 @@ def bar(figures: Row) -> Shown | None:
         return None
     low, high = 100 * figures["low"], 100 * figures["high"]
     return {
-        "text": percent(figures["value"]), "at": round(100 * figures["value"], 2), "left": round(low, 2), "width": round(high - low, 2),
-        "interval": f"{percent(figures['low'])} to {percent(figures['high'])}", "n": figures["n"],
+        "text": percent(figures["value"]),
+        "at": round(100 * figures["value"], 2),
+        "left": round(low, 2),
+        "width": round(high - low, 2),
+        "interval": f"{percent(figures['low'])} to {percent(figures['high'])}",
+        "n": figures["n"],
     }
 
 
@@ -235,10 +256,20 @@ def _case(before: Row | None, after: Row | None) -> Shown:
     row = after or before
     assert row is not None
     return {
-        "id": row["id"], "suite": row["suite"], "case": row["case"], "framing": row["framing"], "label": framing_label(row["framing"]),
-        "tier": row["tier"], "language": row["language"], "query": row["query"], "history": row["history"],
-        "base": _answer(before), "tuned": _answer(after), "outcome": _outcome(before, after),
-        "failed": bool(after and not after["passed"]), "trace": (after or {}).get("trace"),
+        "id": row["id"],
+        "suite": row["suite"],
+        "case": row["case"],
+        "framing": row["framing"],
+        "label": framing_label(row["framing"]),
+        "tier": row["tier"],
+        "language": row["language"],
+        "query": row["query"],
+        "history": row["history"],
+        "base": _answer(before),
+        "tuned": _answer(after),
+        "outcome": _outcome(before, after),
+        "failed": bool(after and not after["passed"]),
+        "trace": (after or {}).get("trace"),
     }
 
 
@@ -254,8 +285,12 @@ def _answer(row: Row | None) -> Shown | None:
     if row is None:
         return None
     return {
-        "parts": parts(row["answer"]), "plain": row["answer"], "passed": row["passed"], "notes": _notes(row),
-        "failures": _reasons(row, passed=False), "unjudged": _reasons(row, passed=None),
+        "parts": parts(row["answer"]),
+        "plain": row["answer"],
+        "passed": row["passed"],
+        "notes": _notes(row),
+        "failures": _reasons(row, passed=False),
+        "unjudged": _reasons(row, passed=None),
     }
 
 
@@ -301,9 +336,13 @@ def _latency(scores: Row) -> Shown | None:
     groups = [(f"{side}, {framing}", side, figures["seconds"]) for framing, side, figures in measured]
     lines = [
         {
-            "side": side, "framing": framing_label(framing), "n": figures["n"],
-            **{key: seconds(figures[key]) for key in ("p50", "p95", "max")}, "first": seconds(figures["first_token_p50"]),
-            "pace": f"{figures['tokens_per_s']:.0f}" if figures["tokens_per_s"] else "–", "cut": figures["cut_short"],
+            "side": side,
+            "framing": framing_label(framing),
+            "n": figures["n"],
+            **{key: seconds(figures[key]) for key in ("p50", "p95", "max")},
+            "first": seconds(figures["first_token_p50"]),
+            "pace": f"{figures['tokens_per_s']:.0f}" if figures["tokens_per_s"] else "–",
+            "cut": figures["cut_short"],
         }
         for framing, side, figures in measured
     ]
@@ -325,14 +364,17 @@ def _training(material: Material) -> Shown | None:
     series = [
         (title, [(line["step"], line[key] * scale) for line in logged if line.get(key) is not None])
         for title, key, scale in (
-            ("learning rate", "learning_rate", 1), ("memory, GB", "memory_bytes", 1e-9), ("samples a second", "samples_per_s", 1),
+            ("learning rate", "learning_rate", 1),
+            ("memory, GB", "memory_bytes", 1e-9),
+            ("samples a second", "samples_per_s", 1),
             ("accelerator used, %", "utilisation", 100),
         )
     ]
     series = [(title, points) for title, points in series if len(points) > 1]
     return {
         "losses": plots.losses(
-            [(line["step"], line["loss"]) for line in logged], [(line["step"], line["validation_loss"]) for line in validated],
+            [(line["step"], line["loss"]) for line in logged],
+            [(line["step"], line["validation_loss"]) for line in validated],
             (best["step"], best["validation_loss"]) if best else None,
         ),
         "course": plots.small_multiples(series, "Learning rate, memory, pace and use over the steps") if series else "",
@@ -368,21 +410,38 @@ def _dataset(report: Row | None) -> Shown | None:
         return None
     total = report["samples"]
     groups = [
-        {"name": name, "samples": group["samples"], "share": percent(group["share"], 1), "at": _part(group["share"], 1),
-         "declared": percent(group["declared"], 1) if group.get("declared") is not None else "", "mark": _part(group.get("declared"), 1)}
+        {
+            "name": name,
+            "samples": group["samples"],
+            "share": percent(group["share"], 1),
+            "at": _part(group["share"], 1),
+            "declared": percent(group["declared"], 1) if group.get("declared") is not None else "",
+            "mark": _part(group.get("declared"), 1),
+        }
         for name, group in report["groups"].items()
     ]
-    tiers = [{"name": name, "samples": tier["samples"], "share": percent(tier["share"]), "at": _part(tier["share"], 1)}
-             for name, tier in report["tiers"].items()]
-    languages = [{"name": name, "samples": count, "share": percent(count / total), "at": _part(count, total)}
-                 for name, count in report.get("languages", {}).items()]
+    tiers = [
+        {"name": name, "samples": tier["samples"], "share": percent(tier["share"]), "at": _part(tier["share"], 1)}
+        for name, tier in report["tiers"].items()
+    ]
+    languages = [
+        {"name": name, "samples": count, "share": percent(count / total), "at": _part(count, total)}
+        for name, count in report.get("languages", {}).items()
+    ]
     categories = [
-        {"name": name, "samples": figures["samples"], "tiers": list(figures["tiers"].values()), "words": _words(figures.get("words")),
-         "opening": figures.get("commonest_opening")}
+        {
+            "name": name,
+            "samples": figures["samples"],
+            "tiers": list(figures["tiers"].values()),
+            "words": _words(figures.get("words")),
+            "opening": figures.get("commonest_opening"),
+        }
         for name, figures in report.get("categories", {}).items()
     ]
     facts = [
-        ("Samples", str(total)), ("Train", str(report["train"])), ("Valid", str(report["valid"])),
+        ("Samples", str(total)),
+        ("Train", str(report["train"])),
+        ("Valid", str(report["valid"])),
         ("Conversations of several turns", str(report.get("multi_turn", 0))),
         ("With a mood", str(sum(report.get("moods", {}).values()))),
         ("Near duplicates", str(len(report.get("near_duplicates", [])))),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from generators.errors import Problem, did_you_mean, one_of
 
@@ -17,7 +18,17 @@ BUILT_IN_FRAMINGS = ("persona", "none", "directive")
 def check(root: Path, project: Project, documents: Documents) -> list[Problem]:
     """All problems across files; the files themselves have passed their schemas."""
     rules: list[Callable[[Project, Documents], Iterable[Problem]]] = [
-        _names, _tiers, _examples, _counts, _balance, _chat_formats, _models, _parameters, _clients, _recipes, _suites,
+        _names,
+        _tiers,
+        _examples,
+        _counts,
+        _balance,
+        _chat_formats,
+        _models,
+        _parameters,
+        _clients,
+        _recipes,
+        _suites,
     ]
     found = [problem for rule in rules for problem in rule(project, documents)]
     return found + list(_templates(root, project, documents))
@@ -52,7 +63,10 @@ def _tiers(project: Project, documents: Documents) -> Iterator[Problem]:
         last_name, last_most = name, most
     thresholds = project.tiers["classifier"]["thresholds"]
     if thresholds["medium"] >= thresholds["high"]:
-        yield document.problem(("classifier", "thresholds"), f"classifier.thresholds: medium ({thresholds['medium']}) must lie below high ({thresholds['high']})")
+        yield document.problem(
+            ("classifier", "thresholds"),
+            f"classifier.thresholds: medium ({thresholds['medium']}) must lie below high ({thresholds['high']})",
+        )
 
 
 def _examples(project: Project, documents: Documents) -> Iterator[Problem]:
@@ -72,7 +86,9 @@ def _examples(project: Project, documents: Documents) -> Iterator[Problem]:
             yield from _iterations_in_tier(project, document, example, category, steps)
 
 
-def _iterations_in_tier(project: Project, document: Any, holder: dict[str, Any], category: dict[str, Any], steps: tuple[Any, ...]) -> Iterator[Problem]:
+def _iterations_in_tier(
+    project: Project, document: Any, holder: dict[str, Any], category: dict[str, Any], steps: tuple[Any, ...]
+) -> Iterator[Problem]:
     if holder is not category and "iterations" not in holder and "tier" not in holder:
         return
     tier = holder.get("tier", category["tier"])
@@ -94,7 +110,9 @@ def _counts(project: Project, documents: Documents) -> Iterator[Problem]:
 
             most = possible(category)
             if wanted > most:
-                yield document.problem(("count",), f"count: {wanted} samples are asked for, and {authored} examples with these slots can yield {most}")
+                yield document.problem(
+                    ("count",), f"count: {wanted} samples are asked for, and {authored} examples with these slots can yield {most}"
+                )
 
 
 def _balance(project: Project, documents: Documents) -> Iterator[Problem]:
@@ -129,7 +147,9 @@ def _chat_formats(project: Project, documents: Documents) -> Iterator[Problem]:
         if chat_format["system"] == "own_turn" and "system" not in chat_format["turns"]:
             yield document.problem(("turns",), "turns.system is missing: `system: own_turn` needs its prefix and suffix")
         if not chat_format["turns"]["assistant"]["suffix"].startswith(chat_format["end_of_turn"]):
-            yield document.problem(("turns", "assistant", "suffix"), f"turns.assistant.suffix must start with the end of turn {chat_format['end_of_turn']!r}")
+            yield document.problem(
+                ("turns", "assistant", "suffix"), f"turns.assistant.suffix must start with the end of turn {chat_format['end_of_turn']!r}"
+            )
         if chat_format["end_of_turn"] not in chat_format["stop"]:
             yield document.problem(("stop",), f"stop: the end of turn {chat_format['end_of_turn']!r} is not among the stop texts")
         if chat_format["end_of_turn"] not in chat_format["control_tokens"]:
@@ -155,10 +175,16 @@ def _parameters(project: Project, documents: Documents) -> Iterator[Problem]:
     for name, persona in project.personas.items():
         for parameter, value in persona["parameters"].items():
             kind = OLLAMA_PARAMETERS[parameter]
-            right = isinstance(value, bool) if kind == "boolean" else not isinstance(value, bool) and isinstance(value, int if kind == "integer" else (int, float))
+            right = (
+                isinstance(value, bool)
+                if kind == "boolean"
+                else not isinstance(value, bool) and isinstance(value, int if kind == "integer" else (int, float))
+            )
             if not right and ("parameters", parameter) in documents["persona", name].places:
                 wanted = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}[kind]
-                yield documents["persona", name].problem(("parameters", parameter), f"parameters.{parameter}: {value!r} is not {wanted}, which Ollama demands")
+                yield documents["persona", name].problem(
+                    ("parameters", parameter), f"parameters.{parameter}: {value!r} is not {wanted}, which Ollama demands"
+                )
 
 
 def _clients(project: Project, documents: Documents) -> Iterator[Problem]:
@@ -190,7 +216,10 @@ def _recipes(project: Project, documents: Documents) -> Iterator[Problem]:
         if abs(total - 1) > 1e-6:
             yield document.problem(("framings", "mix"), f"framings.mix: the shares add up to {total:g}, not 1")
         if recipe["training"]["batch_size"] > trained:
-            yield document.problem(("training", "batch_size"), f"training.batch_size: {recipe['training']['batch_size']} is above the {trained:.0f} samples of the train split")
+            yield document.problem(
+                ("training", "batch_size"),
+                f"training.batch_size: {recipe['training']['batch_size']} is above the {trained:.0f} samples of the train split",
+            )
 
 
 def _suites(project: Project, documents: Documents) -> Iterator[Problem]:

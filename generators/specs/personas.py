@@ -33,7 +33,9 @@ def resolve(project: Project, documents: dict[tuple[str, str], Any]) -> list[Pro
             return None
         if parent not in project.personas:
             known = [other for other in project.personas if other != name]
-            problems.append(document.problem(("extends",), f"extends: no persona {parent!r}; there are {one_of(known)}{did_you_mean(parent, known)}"))
+            problems.append(
+                document.problem(("extends",), f"extends: no persona {parent!r}; there are {one_of(known)}{did_you_mean(parent, known)}")
+            )
             return None
         base = full(parent, (*way, name))
         if base is None:
@@ -62,7 +64,11 @@ def _merge(base: dict[str, Any], own: dict[str, Any], document: Any, problems: l
         present = [_NAMED_BY[key](entry) for entry in merged[key]]
         for index, name in enumerate(names):
             if name not in present:
-                problems.append(document.problem(("remove", key, index), f"remove.{key}[{index}]: {name!r} is not there to be removed{did_you_mean(name, present)}"))
+                problems.append(
+                    document.problem(
+                        ("remove", key, index), f"remove.{key}[{index}]: {name!r} is not there to be removed{did_you_mean(name, present)}"
+                    )
+                )
         merged[key] = [entry for entry in merged[key] if _NAMED_BY[key](entry) not in names]
     for key, entries in own.get("append", {}).items():
         merged[key] = merged[key] + entries

@@ -38,8 +38,13 @@ class Project:
 
 # kind of file -> attribute of Project
 _PLACES = {
-    "category": "categories", "model": "models", "chat_format": "chat_formats", "client": "clients", "persona": "personas",
-    "recipe": "recipes", "suite": "suites",
+    "category": "categories",
+    "model": "models",
+    "chat_format": "chat_formats",
+    "client": "clients",
+    "persona": "personas",
+    "recipe": "recipes",
+    "suite": "suites",
 }
 
 

@@ -86,8 +86,11 @@ PROJECT: Schema = {
         "How samples become train and valid.",
         {
             "balance": _field(
-                "dict", "Share of the samples each group should have; they add up to 1.", default={},
-                keysrules={"type": "string", "regex": NAME_PATTERN}, valuesrules=_share("A share."),
+                "dict",
+                "Share of the samples each group should have; they add up to 1.",
+                default={},
+                keysrules={"type": "string", "regex": NAME_PATTERN},
+                valuesrules=_share("A share."),
             ),
             "tolerance": _share("How far a group's share may lie from its balance.", default=0.02),
             "valid_share": _number("Share of every category that goes to the valid split.", default=0.1, min=0, max=0.5),
@@ -97,14 +100,18 @@ PROJECT: Schema = {
         "What the samples must satisfy; each miss names the samples by file and line.",
         {
             "tiers": _field(
-                "dict", "Least and greatest share of each tier among all samples.", default={},
+                "dict",
+                "Least and greatest share of each tier among all samples.",
+                default={},
                 keysrules={"type": "string", "allowed": list(TIERS)},
                 valuesrules=_list("Least and greatest share.", _share("A share."), minlength=2, maxlength=2),
             ),
             "near_duplicate": _share("Similarity of two questions, or of two pairs, from which they are near duplicates.", default=0.9),
             "eval_leak": _share("Similarity of a question to an evaluation query from which it is a leak.", default=0.9),
             "same_opening": _share("Greatest share of answers of a category that begin with the same two words.", default=0.08),
-            "forbidden": _list("Phrases that no answer may hold (letter case is ignored, by Turkish rules).", _text("A phrase."), default=[]),
+            "forbidden": _list(
+                "Phrases that no answer may hold (letter case is ignored, by Turkish rules).", _text("A phrase."), default=[]
+            ),
             "opinion_required": _list("Groups in which every sample carries an opinion marker.", _text("A group."), default=[]),
         },
     ),
@@ -117,19 +124,17 @@ _TIER_FIELDS: Schema = {
 }
 
 TIERS_FILE: Schema = {
-    "tiers": _map(
-        "The complexity tiers.", {tier: _map(f"The {tier} tier.", _TIER_FIELDS, required=True) for tier in TIERS}, required=True
-    ),
+    "tiers": _map("The complexity tiers.", {tier: _map(f"The {tier} tier.", _TIER_FIELDS, required=True) for tier in TIERS}, required=True),
     "directive": _text("Text added to the system prompt by a client that wants to know the iterations.", required=True),
-    "marker": _text(
-        "How the answer then begins; {{ iterations }} is the number.", default="<iterations>{{ iterations }}</iterations>"
-    ),
+    "marker": _text("How the answer then begins; {{ iterations }} is the number.", default="<iterations>{{ iterations }}</iterations>"),
     "classifier": _with_defaults(
         "Rules that guess the tier of a query. Points add up; the thresholds turn them into a tier.",
         {
             "bias": _number("Points that every query starts with.", default=0),
             "thresholds": _field(
-                "dict", "Points from which a query is medium, and from which it is high.", default={"medium": 2, "high": 5},
+                "dict",
+                "Points from which a query is medium, and from which it is high.",
+                default={"medium": 2, "high": 5},
                 schema={"medium": _number("From here on: medium.", default=2), "high": _number("From here on: high.", default=5)},
             ),
             "length": _list(
@@ -210,7 +215,9 @@ CATEGORY: Schema = {
     "quality": _with_defaults("Limits for the samples of this category.", {"words": _WORDS}),
     "count": _integer("Samples that the category yields; more than the authored examples are expanded.", min=1),
     "slots": _field(
-        "dict", "Values that fill `{{ slots.NAME }}` in examples when the category is expanded.", default={},
+        "dict",
+        "Values that fill `{{ slots.NAME }}` in examples when the category is expanded.",
+        default={},
         keysrules={"type": "string", "regex": r"[a-z_][a-z0-9_]*"},
         valuesrules=_list("The values of one slot.", _text("A value."), minlength=1),
     ),
@@ -220,7 +227,9 @@ CATEGORY: Schema = {
             "share": _share("Share of the samples whose user texts are respelt.", default=0.5),
             "variants": _list(
                 "lower, no_question_mark, ascii (Turkish letters without their marks), spoken (bişey, geliyo), or several joined by +.",
-                _text("A variant.", regex=SPELLING_PATTERN), required=True, minlength=1,
+                _text("A variant.", regex=SPELLING_PATTERN),
+                required=True,
+                minlength=1,
             ),
         },
     ),
@@ -245,7 +254,9 @@ MODEL: Schema = {
     "parameters": _integer("Number of parameters, for estimates.", required=True, min=1),
     "sources": _list(
         "Where the weights come from; the first that is at hand is used.",
-        {"type": "dict", "schema": _SOURCE_FIELDS}, required=True, minlength=1,
+        {"type": "dict", "schema": _SOURCE_FIELDS},
+        required=True,
+        minlength=1,
     ),
     "licence": _map(
         "The terms that the weights come under.",
@@ -266,7 +277,8 @@ _AFFIXES: Schema = {
 CHAT_FORMAT: Schema = {
     "description": _text("Which models speak it.", required=True),
     "system": _text(
-        "Where the system text goes: a turn of its own, or the head of the first user turn.", required=True,
+        "Where the system text goes: a turn of its own, or the head of the first user turn.",
+        required=True,
         allowed=["own_turn", "first_user_turn"],
     ),
     "system_separator": _field("string", "Between the system text and the first user text, when folded.", default="\n\n"),
@@ -287,7 +299,9 @@ CHAT_FORMAT: Schema = {
 
 CLIENT: Schema = {
     "description": _text("Which program it is.", required=True),
-    "systems": _list("Its own system prompt, in several wordings; training draws from them.", _text("A wording."), required=True, minlength=1),
+    "systems": _list(
+        "Its own system prompt, in several wordings; training draws from them.", _text("A wording."), required=True, minlength=1
+    ),
     "stages": _list(
         "What it asks at each stage; Jinja with query, stage and observations.",
         {
@@ -297,11 +311,14 @@ CLIENT: Schema = {
                 "prompts": _list("Wordings of the prompt.", _text("A wording."), required=True, minlength=1),
             },
         },
-        required=True, minlength=1,
+        required=True,
+        minlength=1,
     ),
     "observation": _text("How one earlier observation is listed; Jinja with stage, confidence, layers, text.", required=True),
     "answer": _text("The form of answer it parses; Jinja with confidence, layers, text.", required=True),
-    "protocol": _text("The parser and stop rule of the client.", default="confidence-layers-content", allowed=["confidence-layers-content"]),
+    "protocol": _text(
+        "The parser and stop rule of the client.", default="confidence-layers-content", allowed=["confidence-layers-content"]
+    ),
     "stop": _map(
         "When it stops before the last stage.",
         {
@@ -335,8 +352,11 @@ CLIENT: Schema = {
         {
             "file": _text("Path, relative to where it is asked for.", required=True),
             "keys": _field(
-                "dict", "What to set; Jinja with model and max_iterations.", required=True,
-                keysrules={"type": "string", "regex": "[A-Z][A-Z0-9_]*"}, valuesrules={"type": "string", "coerce": "text"},
+                "dict",
+                "What to set; Jinja with model and max_iterations.",
+                required=True,
+                keysrules={"type": "string", "regex": "[A-Z][A-Z0-9_]*"},
+                valuesrules={"type": "string", "coerce": "text"},
             ),
         },
     ),
@@ -351,12 +371,18 @@ _PRINCIPLE: Schema = {
     },
 }
 _MARKERS = _field(
-    "dict", "Words that mark an opinion, by language.", default={},
-    keysrules={"type": "string", "allowed": list(LANGUAGES)}, valuesrules=_list("Markers.", _text("A marker.")),
+    "dict",
+    "Words that mark an opinion, by language.",
+    default={},
+    keysrules={"type": "string", "allowed": list(LANGUAGES)},
+    valuesrules=_list("Markers.", _text("A marker.")),
 )
 _PARAMETERS = _field(
-    "dict", "Ollama's PARAMETERs.", default={},
-    keysrules={"type": "string", "allowed": sorted(OLLAMA_PARAMETERS)}, valuesrules={"type": ["number", "integer", "boolean"], "coerce": "number"},
+    "dict",
+    "Ollama's PARAMETERs.",
+    default={},
+    keysrules={"type": "string", "allowed": sorted(OLLAMA_PARAMETERS)},
+    valuesrules={"type": ["number", "integer", "boolean"], "coerce": "number"},
 )
 _MESSAGE: Schema = {
     "type": "dict",
@@ -393,16 +419,23 @@ PERSONA: Schema = {
 RECIPE: Schema = {
     "description": _text("What this recipe makes.", required=True),
     "base": _text("Names a file of specs/models/.", required=True, regex=NAME_PATTERN),
-    "personas": _list("Personas that get a Modelfile; the first is the one trained under.", _text("A persona."), required=True, minlength=1),
+    "personas": _list(
+        "Personas that get a Modelfile; the first is the one trained under.", _text("A persona."), required=True, minlength=1
+    ),
     "framings": _with_defaults(
         "In which frames the samples are shown.",
         {
             "mix": _field(
-                "dict", "Share of each framing: persona, none, directive, or a client's name.", default={"persona": 1.0},
-                keysrules={"type": "string", "regex": NAME_PATTERN}, valuesrules=_share("A share."),
+                "dict",
+                "Share of each framing: persona, none, directive, or a client's name.",
+                default={"persona": 1.0},
+                keysrules={"type": "string", "regex": NAME_PATTERN},
+                valuesrules=_share("A share."),
             ),
             "per_sample": _integer("Framings that a sample gets.", default=1, min=1, max=16),
-            "each_epoch": _text("Whether an epoch shows a sample in one of its framings, in turn, or in all.", default="one", allowed=["one", "all"]),
+            "each_epoch": _text(
+                "Whether an epoch shows a sample in one of its framings, in turn, or in all.", default="one", allowed=["one", "all"]
+            ),
         },
     ),
     "lora": _with_defaults(
@@ -411,7 +444,12 @@ RECIPE: Schema = {
             "rank": _integer("Rank r of the two factors.", default=16, min=1, max=1024),
             "alpha": _number("The update is scaled by alpha / rank.", default=32, min=0.001),
             "dropout": _number("Share of the adapter's inputs dropped in training.", default=0.0, min=0, max=0.95),
-            "targets": _list("Linear layers that get an adapter.", _text("A layer.", allowed=list(LINEAR_LAYERS)), default=list(LINEAR_LAYERS), minlength=1),
+            "targets": _list(
+                "Linear layers that get an adapter.",
+                _text("A layer.", allowed=list(LINEAR_LAYERS)),
+                default=list(LINEAR_LAYERS),
+                minlength=1,
+            ),
             "layers": _integer("How many of the last blocks get one; -1 for all.", default=-1, min=-1),
             "dora": _flag("Weight-decomposed adapters (DoRA).", False),
         },
@@ -436,7 +474,9 @@ RECIPE: Schema = {
             "log_every": _integer("Steps between lines of metrics.jsonl.", default=10, min=1),
             "memory_budget_gb": _number("Above this the run warns.", default=10, min=0.1),
             "gradient_checkpointing": _flag("Compute activations twice, hold them once.", False),
-            "base_bits": _integer("Hold the base in so many bits (QLoRA); null for the training dtype.", allowed=[4, 8], nullable=True, default=None),
+            "base_bits": _integer(
+                "Hold the base in so many bits (QLoRA); null for the training dtype.", allowed=[4, 8], nullable=True, default=None
+            ),
             "report_to": _text("Also log there.", allowed=["wandb", "tensorboard", "swanlab"], nullable=True, default=None),
             "hosts": _list("Machines for mlx.launch, this one first; none for one machine.", _text("A host."), default=[]),
         },
@@ -444,16 +484,24 @@ RECIPE: Schema = {
     "export": _with_defaults(
         "The files that are released.",
         {
-            "quantisations": _list("As llama.cpp names them; the first is evaluated and deployed.",
-                                   _text("A quantisation.", allowed=list(QUANTISATIONS)), default=["Q8_0"], minlength=1),
+            "quantisations": _list(
+                "As llama.cpp names them; the first is evaluated and deployed.",
+                _text("A quantisation.", allowed=list(QUANTISATIONS)),
+                default=["Q8_0"],
+                minlength=1,
+            ),
         },
     ),
-    "deploy": _map("In Ollama.", {"name": _text("Name of the model; variants add their persona's.", required=True, regex=NAME_PATTERN)}, required=True),
+    "deploy": _map(
+        "In Ollama.", {"name": _text("Name of the model; variants add their persona's.", required=True, regex=NAME_PATTERN)}, required=True
+    ),
     "evaluation": _with_defaults(
         "How base and tuned model are judged.",
         {
             "suites": _list("Files of specs/evals/; all when left out.", _text("A suite."), default=[]),
-            "framings": _list("Frames the queries are asked in: persona, none, or a client's name.", _text("A framing."), default=["persona"], minlength=1),
+            "framings": _list(
+                "Frames the queries are asked in: persona, none, or a client's name.", _text("A framing."), default=["persona"], minlength=1
+            ),
             "max_tokens": _integer("Longest answer.", default=320, min=1),
             "repeats": _integer("Answers a case when the temperature is above 0.", default=1, min=1),
             "temperature": _number("Of the evaluation; 0 is greedy.", default=0.0, min=0, max=2),
@@ -477,7 +525,8 @@ _CASE_FIELDS: Schema = {
     "query": _text("What is asked."),
     "turns": _list(
         "A conversation instead; its last turn has no answer yet.",
-        {"type": "dict", "schema": {"user": _text("The user's words.", required=True), "jessy": _text("The answer.")}}, minlength=2,
+        {"type": "dict", "schema": {"user": _text("The user's words.", required=True), "jessy": _text("The answer.")}},
+        minlength=2,
     ),
     "language": _text("Of the expected answer.", required=True, **_LANGUAGE),
     "tier": _text("How much thought it needs.", required=True, **_TIER),

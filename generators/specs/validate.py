@@ -12,7 +12,12 @@ from generators.errors import Problem, did_you_mean, one_of
 from generators.specs.yaml_source import Document
 
 _KIND_NAMES = {
-    "string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false", "dict": "a mapping", "list": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "dict": "a mapping",
+    "list": "a list",
 }
 
 
@@ -95,10 +100,12 @@ def _problems(document: Document, error: Any, schema: Any) -> list[Problem]:
         bad = value if not isinstance(value, list) else next(item for item in value if item not in constraint)
         return [document.problem(steps, f"{where}: {bad!r} is not one of {one_of(constraint)}{did_you_mean(bad, constraint)}")]
     reason = {
-        "min": f"{value!r} is below {constraint!r}", "max": f"{value!r} is above {constraint!r}",
+        "min": f"{value!r} is below {constraint!r}",
+        "max": f"{value!r} is above {constraint!r}",
         "minlength": f"has {_length(value)} entries, at least {constraint} are needed",
         "maxlength": f"has {_length(value)} entries, at most {constraint} are allowed",
-        "empty": "is empty", "regex": f"{value!r} does not look like {constraint}",
+        "empty": "is empty",
+        "regex": f"{value!r} does not look like {constraint}",
     }.get(rule)
     return [document.problem(steps, f"{where}: {reason or f'{value!r} is not allowed ({rule})'}")]
 

@@ -9,7 +9,14 @@ from generators.errors import UserError
 
 
 def train(
-    recipe: dict[str, Any], base: Path, frames: Path, chat_format: dict[str, Any], context_length: int, seed: int, outputs: Any, watcher: Any
+    recipe: dict[str, Any],
+    base: Path,
+    frames: Path,
+    chat_format: dict[str, Any],
+    context_length: int,
+    seed: int,
+    outputs: Any,
+    watcher: Any,
 ) -> dict[str, Any]:
     """Train the recipe's adapter on `frames`/{train,valid}.jsonl over the model in `base`.
 
@@ -19,7 +26,7 @@ def train(
     from generators.device import load_mlx
     from generators.files import write_json
     from generators.tokens import Tokenizer
-    from generators.train import data, lora, loop
+    from generators.train import data, loop, lora
 
     load_mlx()
     tokenizer = Tokenizer.load(base, chat_format)
@@ -31,9 +38,18 @@ def train(
 
         grad_checkpoint(model.layers[0])
     job = loop.Job(
-        model=model, base=base.name, lora=recipe["lora"], settings=recipe["training"], each_epoch=recipe["framings"]["each_epoch"],
-        train=rows["train"], valid=rows["valid"], seed=seed, stamp=_stamp(recipe, base, frames, chat_format, seed),
-        checkpoints=outputs.checkpoints, metrics=outputs.metrics, adapter=outputs.adapter,
+        model=model,
+        base=base.name,
+        lora=recipe["lora"],
+        settings=recipe["training"],
+        each_epoch=recipe["framings"]["each_epoch"],
+        train=rows["train"],
+        valid=rows["valid"],
+        seed=seed,
+        stamp=_stamp(recipe, base, frames, chat_format, seed),
+        checkpoints=outputs.checkpoints,
+        metrics=outputs.metrics,
+        adapter=outputs.adapter,
     )
     summary = loop.run(job, watcher)
     write_json(outputs.training_summary, summary)

@@ -8,9 +8,10 @@ the one before. `stamp` is the hash of all that went into the run; a checkpoint 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from generators.device import load_mlx
 from generators.files import atomic_directory, read_json, sha256_file, write_json

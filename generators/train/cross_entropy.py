@@ -31,7 +31,9 @@ class Head:
         return self.state["weight"]
 
     def loss(self, hidden: Any, targets: Any, weights: Any, with_gradient: bool) -> tuple[Any, Any]:
-        """hidden: (N, width); targets: (N,) int32; weights: (N,) float32, of each target in the sum. Returns the summed loss in nats, a float32 scalar, and its gradient (N, width), or None
+        """hidden: (N, width); targets: (N,) int32; weights: (N,) float32, of each target in the sum.
+
+        Returns the summed loss in nats, a float32 scalar, and its gradient (N, width), or None
         without; both lazy."""
         total, gradients = mx.array(0.0), []
         hidden = mx.stop_gradient(hidden)

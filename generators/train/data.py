@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any
 
 from generators.errors import UserError
 from generators.files import read_jsonl
@@ -44,7 +45,9 @@ def load_rows(frames: Path, tokenizer: Tokenizer, max_tokens: int) -> list[Row]:
         metadata = framed["metadata"]
         encoded = tokenizer.encode_sample(framed["messages"])
         if len(encoded.ids) > max_tokens:
-            too_long.append(f"{metadata['source']}: {len(encoded.ids)} tokens in the framing {metadata['framing']}, {max_tokens} are allowed")
+            too_long.append(
+                f"{metadata['source']}: {len(encoded.ids)} tokens in the framing {metadata['framing']}, {max_tokens} are allowed"
+            )
         targets = tuple(position for position, is_target in enumerate(encoded.target) if is_target)
         key = f"{metadata['framing']}/{metadata.get('stage', 0)}/{metadata.get('wording', 0)}"
         rows.append(Row(metadata["id"], metadata["source"], key, metadata["frame"], tuple(encoded.ids), targets))

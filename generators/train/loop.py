@@ -9,10 +9,11 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Protocol, Sequence
+from typing import Any, Protocol
 
 from generators.device import current, load_mlx, slow_blas_warning
 from generators.errors import UserError
@@ -222,10 +223,16 @@ class _Trainer:
         left = (self.steps - state.step) * state.trained_seconds / max(1, state.step)
         self._write(
             {
-                "step": state.step, "steps": self.steps, "epoch": state.epoch, **pace,
+                "step": state.step,
+                "steps": self.steps,
+                "epoch": state.epoch,
+                **pace,
                 "learning_rate": optimise.learning_rate(self.settings, state.step - 1, self.steps),
-                "elapsed_s": round(state.trained_seconds, 2), "eta_s": round(left, 1),
-                "memory_bytes": use.memory, "peak_memory_bytes": use.peak, "utilisation": use.busy,
+                "elapsed_s": round(state.trained_seconds, 2),
+                "eta_s": round(left, 1),
+                "memory_bytes": use.memory,
+                "peak_memory_bytes": use.peak,
+                "utilisation": use.busy,
             }
         )
         budget = self.settings["memory_budget_gb"] * 1e9
@@ -256,12 +263,21 @@ class _Trainer:
         checkpoints.clear(self.job.checkpoints)
         use = self.meter.read()
         summary = {
-            "steps": state.step, "planned_steps": self.steps, "epochs": state.epoch, "stop_reason": state.stop_reason,
-            "best_step": state.best_step, "best_validation_loss": state.best_loss,
-            "first_validation_loss": state.first_validation_loss, "last_validation_loss": state.last_validation_loss,
-            "seconds": round(state.trained_seconds, 1), "samples_per_s": round(state.samples / state.trained_seconds, 3),
-            "target_tokens_per_s": round(state.target_tokens / state.trained_seconds, 1), "peak_memory_bytes": use.peak,
-            "device": current().kind, "device_name": current().name, "blas": current().blas,
+            "steps": state.step,
+            "planned_steps": self.steps,
+            "epochs": state.epoch,
+            "stop_reason": state.stop_reason,
+            "best_step": state.best_step,
+            "best_validation_loss": state.best_loss,
+            "first_validation_loss": state.first_validation_loss,
+            "last_validation_loss": state.last_validation_loss,
+            "seconds": round(state.trained_seconds, 1),
+            "samples_per_s": round(state.samples / state.trained_seconds, 3),
+            "target_tokens_per_s": round(state.target_tokens / state.trained_seconds, 1),
+            "peak_memory_bytes": use.peak,
+            "device": current().kind,
+            "device_name": current().name,
+            "blas": current().blas,
         }
         self.watcher.say(
             f"{state.stop_reason}; best validation loss {state.best_loss:.4f} at step {state.best_step} "
@@ -285,8 +301,10 @@ class _Since:
     def take(self) -> dict[str, Any]:
         seconds = time.perf_counter() - self.start
         pace = {
-            "loss": self.loss / max(1, self.tokens), "gradient_norm": self.norm,
-            "samples_per_s": round(self.samples / seconds, 3), "target_tokens_per_s": round(self.tokens / seconds, 1),
+            "loss": self.loss / max(1, self.tokens),
+            "gradient_norm": self.norm,
+            "samples_per_s": round(self.samples / seconds, 3),
+            "target_tokens_per_s": round(self.tokens / seconds, 1),
         }
         self._reset()
         return pace

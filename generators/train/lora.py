@@ -55,7 +55,7 @@ def parameters(model: Any) -> dict[str, Any]:
     """Name to array of everything that is trained, sorted by name."""
     from mlx.utils import tree_flatten
 
-    return dict(sorted(tree_flatten(model.trainable_parameters())))
+    return dict(sorted(dict(tree_flatten(model.trainable_parameters())).items()))
 
 
 def save(weights: dict[str, Any], lora: dict[str, Any], layers: int, base: str, target: Path) -> None:

@@ -68,8 +68,10 @@ def measure(contenders: dict[str, tuple[list[str], Path]], runs: int) -> dict[st
 def _figures(found: list[tuple[float, float]]) -> dict[str, float]:
     walls, processors = zip(*found, strict=True)
     return {
-        "wall_s": round(min(walls), 4), "wall_median_s": round(statistics.median(walls), 4),
-        "processor_s": round(min(processors), 4), "processor_median_s": round(statistics.median(processors), 4),
+        "wall_s": round(min(walls), 4),
+        "wall_median_s": round(statistics.median(walls), 4),
+        "processor_s": round(min(processors), 4),
+        "processor_median_s": round(statistics.median(processors), 4),
     }
 
 

@@ -38,10 +38,12 @@ def category(number: int, count: int) -> dict[str, Any]:
     """Ten examples with four slots and Turkish suffixes, about as long as those of the corpus."""
     examples = [
         {
-            "user": "{{ slots.city | tr_locative }} {{ slots.day }} günü" f" {number + example} kişilik yer var mı " "{{ slots.who }}?",
+            "user": "{{ slots.city | tr_locative }} {{ slots.day }} günü"
+            f" {number + example} kişilik yer var mı "
+            "{{ slots.who }}?",
             "jessy": (
                 "{{ slots.city | tr_dative }} {{ slots.day }} günü gidiyorsan acele et {{ slots.who }}, {{ slots.hour }} gibi kalabalık "
-                f"basıyor. Bence {number * 3 + example} kişilik yeri bugünden ayırt, sonra \"keşke\" deme."
+                f'basıyor. Bence {number * 3 + example} kişilik yeri bugünden ayırt, sonra "keşke" deme.'
             ),
         }
         for example in range(10)
@@ -49,8 +51,16 @@ def category(number: int, count: int) -> dict[str, Any]:
     hours = [f"{hour}.{minute:02}" for hour in range(8, 24) for minute in range(0, 60, 2)]
     slots = {"city": CITIES, "day": DAYS, "who": ADDRESSES, "hour": hours}
     return {
-        "description": "Rendered for the benchmark.", "language": "tr", "tier": "low", "iterations": 1, "layers": ["C04"], "slots": slots,
-        "template": "samples/chat.j2", "quality": {"words": {"min": 1, "max": 60}}, "examples": examples, "count": count,
+        "description": "Rendered for the benchmark.",
+        "language": "tr",
+        "tier": "low",
+        "iterations": 1,
+        "layers": ["C04"],
+        "slots": slots,
+        "template": "samples/chat.j2",
+        "quality": {"words": {"min": 1, "max": 60}},
+        "examples": examples,
+        "count": count,
     }
 
 
@@ -81,9 +91,7 @@ def _jinja_rows(spec: dict[str, Any], of: dict[str, Any]) -> Iterator[dict[str, 
     from generators.templates import environment
 
     template = environment(ROOT / "templates").get_template(spec["template"])
-    compiled = [
-        tuple(environment(None).from_string(example[who]) for who in ("user", "jessy")) for example in spec["examples"]
-    ]
+    compiled = [tuple(environment(None).from_string(example[who]) for who in ("user", "jessy")) for example in spec["examples"]]
     prepared = [prepare_example(example, spec) for example in spec["examples"]]
     for index, positions, _ in expand(spec, prepared, of["seed"]):
         slots = {name: spec["slots"][name][position] for name, position in zip(prepared[index].names, positions, strict=False)}
@@ -94,9 +102,17 @@ def _jinja_rows(spec: dict[str, Any], of: dict[str, Any]) -> Iterator[dict[str, 
         yield {
             "messages": messages,
             "metadata": {
-                "id": f"{of['name']}/{digest}", "group": group, "category": name, "tier": spec["tier"], "iterations": spec["iterations"],
-                "language": spec["language"], "persona": of["persona"], "response_budget_s": TIERS[spec["tier"]]["response_budget_s"],
-                "source": f"{of['file']}:{of['lines'][index]}", "template": spec["template"], "layers": spec["layers"],
+                "id": f"{of['name']}/{digest}",
+                "group": group,
+                "category": name,
+                "tier": spec["tier"],
+                "iterations": spec["iterations"],
+                "language": spec["language"],
+                "persona": of["persona"],
+                "response_budget_s": TIERS[spec["tier"]]["response_budget_s"],
+                "source": f"{of['file']}:{of['lines'][index]}",
+                "template": spec["template"],
+                "layers": spec["layers"],
             },
         }
 
@@ -113,8 +129,12 @@ def measure(contender: str, categories: int, in_each: int, folder: Path) -> dict
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     samples = categories * in_each
     return {
-        "samples": samples, "categories": categories, "seconds": round(seconds, 3), "processor_seconds": round(processor, 3),
-        "samples_per_second": round(samples / seconds), "samples_per_processor_second": round(samples / processor),
+        "samples": samples,
+        "categories": categories,
+        "seconds": round(seconds, 3),
+        "processor_seconds": round(processor, 3),
+        "samples_per_second": round(samples / seconds),
+        "samples_per_processor_second": round(samples / processor),
         "peak_memory_growth_mb": round((_peak() - before) / 1e6, 1),
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
     }

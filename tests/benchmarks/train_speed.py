@@ -140,7 +140,13 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     from generators.train.engine import choose_engine
 
     model = _random_model(options.shape, adapters=True)
-    settings = {"optimiser": "adam", "learning_rate": LEARNING_RATE, "weight_decay": 0.0, "base_bits": None, "gradient_checkpointing": False}
+    settings = {
+        "optimiser": "adam",
+        "learning_rate": LEARNING_RATE,
+        "weight_decay": 0.0,
+        "base_bits": None,
+        "gradient_checkpointing": False,
+    }
     engine = choose_engine(model, LORA, settings)
     optimiser = optimise.make_optimiser(settings)
     optimiser.init(model.trainable_parameters())
@@ -192,8 +198,13 @@ def mlx_lm(options: argparse.Namespace) -> dict[str, Any]:
 
     warm = len(rows) // options.batch_size if device.current().kind != "cpu" else WARM_UP
     arguments = trainer.TrainingArgs(
-        batch_size=options.batch_size, iters=warm + options.steps + 1, steps_per_report=1, steps_per_eval=10**9, steps_per_save=10**9,
-        max_seq_length=4096, adapter_file="/dev/null",
+        batch_size=options.batch_size,
+        iters=warm + options.steps + 1,
+        steps_per_report=1,
+        steps_per_eval=10**9,
+        steps_per_save=10**9,
+        max_seq_length=4096,
+        adapter_file="/dev/null",
     )
     sys.stdout = sys.stderr
     trainer.train(model, optim.Adam(learning_rate=LEARNING_RATE), dataset, args=arguments, iterate_batches=batches)
@@ -250,11 +261,19 @@ def _figures(seconds: float, samples: int, targets: int, steps: int) -> dict[str
     from generators.train.accelerator import Meter
 
     here = device.current()
-    return _rates(seconds, samples, targets, steps) | {"peak_bytes": Meter(here).read().peak, "device": f"{here.kind}: {here.name}, BLAS {here.blas}"}
+    return _rates(seconds, samples, targets, steps) | {
+        "peak_bytes": Meter(here).read().peak,
+        "device": f"{here.kind}: {here.name}, BLAS {here.blas}",
+    }
 
 
 def _rates(seconds: float, samples: int, targets: int, steps: int) -> dict[str, Any]:
-    return {"seconds": seconds, "seconds_per_step": seconds / steps, "samples_per_s": samples / seconds, "target_tokens_per_s": targets / seconds}
+    return {
+        "seconds": seconds,
+        "seconds_per_step": seconds / steps,
+        "samples_per_s": samples / seconds,
+        "target_tokens_per_s": targets / seconds,
+    }
 
 
 CONTENDERS = {"ours": ours, "mlx_lm": mlx_lm, "torch_peft": torch_peft}

@@ -6,13 +6,13 @@ its last query, so the masked half is hardly computed. Keys come multiplied with
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 import numpy as np
 
 from generators.train.cpu.layout import Layout, Segment
-from generators.train.cpu.workers import scratch
+from generators.train.cpu.workers import scratch, slices
 
 Array = np.ndarray
 
@@ -31,7 +31,17 @@ class Heads:
 
     @property
     def shared(self) -> int:
+        """Query heads of a group."""
         return self.heads // self.groups
+
+    @property
+    def queries(self) -> int:
+        """Numbers in the queries of a token."""
+        return self.heads * self.size
+
+    @property
+    def keys(self) -> int:
+        return self.groups * self.size
 
 
 @dataclass(frozen=True)
@@ -66,9 +76,7 @@ class _Block:
 
 
 def _blocks(run: Run, heads: Heads) -> Iterator[_Block]:
-    step = max(1, _ROWS // heads.shared)
-    for start in range(0, len(run.positions), step):
-        queries = slice(start, min(start + step, len(run.positions)))
+    for queries in slices(len(run.positions), 1, max(1, _ROWS // heads.shared)):
         positions = run.positions[queries]
         first = 0 if heads.window is None else max(0, int(positions[0]) - heads.window + 1)
         yield _Block(queries, slice(first, int(positions[-1]) + 1), positions)

@@ -1,15 +1,18 @@
-"""One layer of a decoder on slices of its rows: forward, and backward from what the forward pass kept."""
+"""One layer of a decoder on slices of its rows: forward, and backward from what the forward pass kept.
+
+Matrix products take a whole slice; what is element-wise between two of them goes through the cache in strips.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from generators.train.cpu import kernels
 from generators.train.cpu.decoder import Decoder, Layer, Norm
-from generators.train.cpu.projection import Gradients
+from generators.train.cpu.kernels import strips
+from generators.train.cpu.projection import Gradients, Projection
 from generators.train.cpu.workers import Arena, scratch
 
 Array = np.ndarray
@@ -17,30 +20,29 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Tables:
-    """Rotary tables, (rows, size / 2) each."""
+    """Rotary tables, (rows, 1, size / 2) each."""
 
     cos: Array
     sin: Array
 
     @classmethod
     def of(cls, by_position: tuple[Array, Array], positions: Array) -> Tables:
-        return cls(by_position[0][positions], by_position[1][positions])
+        return cls(by_position[0][positions, None], by_position[1][positions, None])
 
 
-class Buffers:
-    """What a layer leaves for its backward pass, (rows, columns) each; a layer that needs none shares them with others.
+class Kept:
+    """What a layer leaves for its backward pass, (rows, columns) each; layers without one share theirs.
 
-    Rows are all tokens for x, k and v, and the asking ones for the rest. q, k, v: as projected. mixed: what attention gave. low_*: x A of
-    the projections. With norms around attention and MLP, what they gave is kept (attended, fed), and the sum in the middle of the layer
-    is made again; without, that sum is kept (middle) and they are not.
+    Rows are all tokens for k and v, and the asking ones for the rest. q, k, v: as projected. mixed: what attention gave. low_*: x A of the
+    projections. With norms around attention and MLP, what they gave is kept (attended, fed), and the sum in the middle of the layer is
+    made again; without, that sum is kept (middle) and they are not.
     """
 
     def __init__(self, decoder: Decoder, layer: Layer, tokens: int, asking: int, arena: Arena):
         around, width = layer.after_attention is not None, decoder.width
-        queries, keys = layer.heads.heads * layer.heads.size, layer.heads.groups * layer.heads.size
-        self.q, self.k, self.v = arena.take(asking, queries), arena.take(tokens, keys), arena.take(tokens, keys)
-        self.mixed = arena.take(asking, queries)
-        self.attended, self.fed = (arena.take(asking, width), arena.take(asking, width)) if around else (None, None)
+        self.q, self.k, self.v = arena.take(asking, layer.heads.queries), arena.take(tokens, layer.heads.keys), arena.take(tokens, layer.heads.keys)
+        self.mixed = arena.take(asking, layer.heads.queries)
+        self.attended, self.fed = (arena.take(asking, width), arena.take(asking, width)) if around else (None, None)  # type: ignore[var-annotated]
         self.middle = None if around else arena.take(asking, width)
         self.gate, self.up = arena.take(asking, decoder.inner), arena.take(asking, decoder.inner)
         self.low_enter = arena.take(tokens, layer.enter.rank)
@@ -51,15 +53,20 @@ class Buffers:
 
 
 class Passing:
-    """What is needed around one attention only, and shared by all layers: queries and keys after rotation, and in the backward pass
-    (`backward`) the gradients of attention's output, of these, and of the values."""
+    """What lives within one layer's pass, and is shared by all layers. q, k: turned to their positions. d_*: gradients."""
 
-    def __init__(self, layer: Layer, tokens: int, asking: int, arena: Arena, backward: bool):
-        queries, keys = layer.heads.heads * layer.heads.size, layer.heads.groups * layer.heads.size
-        self.q, self.k = arena.take(asking, queries), arena.take(tokens, keys)
+    def __init__(self, decoder: Decoder, layer: Layer, tokens: int, asking: int, arena: Arena, backward: bool):
+        heads, width = layer.heads, decoder.width
+        self.q, self.k = arena.take(asking, heads.queries), arena.take(tokens, heads.keys)
+        self.normed = arena.take(tokens, width)
+        self.attended, self.middle, self.fed = arena.take(asking, width), arena.take(asking, width), arena.take(asking, width)
+        self.hidden = arena.take(asking, decoder.inner)
         if backward:
-            self.d_mixed, self.dq = arena.take(asking, queries), arena.take(asking, queries)
-            self.dk, self.dv = arena.take(tokens, keys), arena.take(tokens, keys)
+            self.d_mixed, self.dq = arena.take(asking, heads.queries), arena.take(asking, heads.queries)
+            self.dk, self.dv = arena.take(tokens, heads.keys), arena.take(tokens, heads.keys)
+            self.d_hidden, self.d_up = arena.take(asking, decoder.inner), arena.take(asking, decoder.inner)
+            self.d_inner = arena.take(asking, width)
+            self.d_parts = [arena.take(tokens, width) for _ in range(3)]
 
 
 class Block:
@@ -70,7 +77,7 @@ class Block:
     """
 
     def __init__(
-        self, decoder: Decoder, layer: Layer, tables: tuple[Tables, Tables], asking: Array | None, x: Array, result: Array, kept: Buffers,
+        self, decoder: Decoder, layer: Layer, tables: tuple[Tables, Tables], asking: Array | None, x: Array, result: Array, kept: Kept,
         passing: Passing,
     ):  # fmt: skip
         """tables: for queries and for keys. asking: the rows that ask, or None for all. x: (tokens, width), what comes in.
@@ -83,133 +90,168 @@ class Block:
 
     def enter(self, rows: slice) -> None:
         """x to keys and values, and to queries where all rows ask."""
-        normed = self._normed(self.layer.before_attention, self.x[rows])
-        outputs = [self.kept.k[rows], self.kept.v[rows]]
-        if self.asking is None:
-            outputs.insert(0, self.kept.q[rows])
-        self.layer.enter.forward(normed, outputs, self.kept.low_enter[rows])
-        self.turn_keys(rows)
-        if self.asking is None:
-            self.turn_queries(rows)
+        kept, layer = self.kept, self.layer
+        outputs = [kept.k, kept.v] if layer.ask else [kept.q, kept.k, kept.v]
+        layer.enter.multiply(self._normed(layer.before_attention, self.x, rows), [out[rows] for out in outputs], kept.low_enter[rows])
+        for strip in strips(rows, layer.heads.queries):
+            layer.enter.correct([out[strip] for out in outputs], kept.low_enter[strip])
+            self._turn(kept.k, layer.k_norm, self.key_tables, strip, self.passing.k, layer.scale)
+            if layer.ask is None:
+                self._turn(kept.q, layer.q_norm, self.query_tables, strip, self.passing.q)
 
     def ask(self, rows: slice) -> None:
         """The last layer's queries."""
-        assert self.layer.ask is not None and self.asking is not None
+        kept, layer = self.kept, self.layer
+        assert layer.ask is not None and self.asking is not None
         np.take(self.x, self.asking[rows], axis=0, out=self.residual[rows])
-        self.layer.ask.forward(self._normed(self.layer.before_attention, self.residual[rows]), [self.kept.q[rows]], self.kept.low_ask[rows])
-        self.turn_queries(rows)
+        layer.ask.multiply(self._normed(layer.before_attention, self.residual, rows), [kept.q[rows]], kept.low_ask[rows])
+        for strip in strips(rows, layer.heads.queries):
+            layer.ask.correct([kept.q[strip]], kept.low_ask[strip])
+            self._turn(kept.q, layer.q_norm, self.query_tables, strip, self.passing.q)
 
     def turn_queries(self, rows: slice) -> None:
-        self._turn(self.kept.q[rows], self.layer.q_norm, self.query_tables, rows, self.passing.q[rows])
+        """Again, for the backward pass."""
+        for strip in strips(rows, self.layer.heads.queries):
+            self._turn(self.kept.q, self.layer.q_norm, self.query_tables, strip, self.passing.q)
 
     def turn_keys(self, rows: slice) -> None:
-        """The scale of the softmax goes with the keys, as there are fewer of them."""
-        self._turn(self.kept.k[rows], self.layer.k_norm, self.key_tables, rows, self.passing.k[rows])
-        self.passing.k[rows] *= np.float32(self.layer.scale)
+        for strip in strips(rows, self.layer.heads.keys):
+            self._turn(self.kept.k, self.layer.k_norm, self.key_tables, strip, self.passing.k, self.layer.scale)
 
-    def _turn(self, x: Array, norm: Norm | None, tables: Tables, rows: slice, out: Array) -> None:
-        size = self.layer.heads.size
-        by_head = x.reshape(-1, size) if norm is None else self._normed(norm, x.reshape(-1, size))
-        shape = (len(x), -1, size)
-        traditional = self.decoder.ropes[self.layer.rope].traditional
-        kernels.rotate(by_head.reshape(shape), tables.cos[rows], tables.sin[rows], traditional, out.reshape(shape))
+    def _turn(self, x: Array, norm: Norm | None, tables: Tables, strip: slice, out: Array, scale: float | None = None) -> None:
+        """scale: that of the softmax goes with the keys, as there are fewer of them."""
+        by_head = x[strip].reshape(-1, self.layer.heads.size)
+        if norm is not None:
+            normed = scratch("turn", *by_head.shape)
+            norm.forward(by_head, normed)
+            by_head = normed
+        shape = (strip.stop - strip.start, -1, self.layer.heads.size)
+        kernels.rotate(by_head.reshape(shape), tables.cos[strip], tables.sin[strip], self._traditional, out[strip].reshape(shape))
+        if scale is not None:
+            out[strip] *= np.float32(scale)
+
+    @property
+    def _traditional(self) -> bool:
+        return self.decoder.ropes[self.layer.rope].traditional
 
     def leave(self, rows: slice) -> None:
         """From attention's output to the layer's."""
-        layer, kept, result = self.layer, self.kept, self.result[rows]
-        attended, fed = self._place(kept.attended, rows, "attended"), self._place(kept.fed, rows, "fed")
-        layer.output.forward(kept.mixed[rows], [attended], kept.low_output[rows])
-        middle = self._add_attended(attended, rows)
-        layer.gate_up.forward(self._normed(layer.before_mlp, middle), [kept.gate[rows], kept.up[rows]], kept.low_gate_up[rows])
-        hidden = scratch("hidden", *kept.gate[rows].shape)
-        kernels.gated(self.decoder.activation, kept.gate[rows], kept.up[rows], hidden)
-        layer.down.forward(hidden, [fed], kept.low_down[rows])
-        np.add(middle, self._maybe_normed(layer.after_mlp, fed), out=result)
+        layer, kept, passing, width = self.layer, self.kept, self.passing, self.decoder.width
+        attended, middle = self._kept_or("attended"), self._kept_or("middle")
+        layer.output.multiply(kept.mixed[rows], [attended[rows]], kept.low_output[rows])
+        for strip in strips(rows, width):
+            layer.output.correct([attended[strip]], kept.low_output[strip])
+            self._add(self.residual[strip], layer.after_attention, attended[strip], middle[strip])
+            layer.before_mlp.forward(middle[strip], passing.normed[strip])
+        layer.gate_up.multiply(passing.normed[rows], [kept.gate[rows], kept.up[rows]], kept.low_gate_up[rows])
+        for strip in strips(rows, self.decoder.inner):
+            layer.gate_up.correct([kept.gate[strip], kept.up[strip]], kept.low_gate_up[strip])
+            kernels.gated(self.decoder.activation, kept.gate[strip], kept.up[strip], passing.hidden[strip])
+        fed = self._kept_or("fed")
+        layer.down.multiply(passing.hidden[rows], [fed[rows]], kept.low_down[rows])
+        for strip in strips(rows, width):
+            layer.down.correct([fed[strip]], kept.low_down[strip])
+            self._add(middle[strip], layer.after_mlp, fed[strip], self.result[strip])
 
-    def _place(self, kept: Array | None, rows: slice, name: str) -> Array:
-        """The rows of a kept array, or a place for what is not kept."""
-        return scratch(name, *self.result[rows].shape) if kept is None else kept[rows]
+    def _kept_or(self, name: str) -> Array:
+        """The kept array of that name, or the passing one where none is kept."""
+        kept: Array | None = getattr(self.kept, name)
+        passing: Array = getattr(self.passing, name)
+        return passing if kept is None else kept
 
-    def _add_attended(self, attended: Array, rows: slice) -> Array:
-        """The sum in the middle of the layer."""
-        middle = self._place(self.kept.middle, rows, "middle")
-        return np.add(self.residual[rows], self._maybe_normed(self.layer.after_attention, attended), out=middle)
+    def _add(self, residual: Array, norm: Norm | None, x: Array, out: Array) -> None:
+        """out = residual + norm(x)"""
+        if norm is None:
+            np.add(residual, x, out=out)
+        else:
+            norm.forward(x, out)
+            out += residual
 
-    def _normed(self, norm: Norm, x: Array) -> Array:
-        out = scratch("normed", *x.shape)
-        norm.forward(x, out)
-        return out
-
-    def _maybe_normed(self, norm: Norm | None, x: Array) -> Array:
-        return x if norm is None else self._normed(norm, x)
+    def _normed(self, norm: Norm, x: Array, rows: slice) -> Array:
+        for strip in strips(rows, self.decoder.width):
+            norm.forward(x[strip], self.passing.normed[strip])
+        return self.passing.normed[rows]
 
     # --- backward
 
     def leave_backward(self, d: Array, rows: slice) -> Gradients:
         """d: (asking, width), the gradient of the layer's output; that of its residual input takes its place. Fills `d_mixed`."""
-        layer, kept, d = self.layer, self.kept, d[rows]
+        layer, kept, passing = self.layer, self.kept, self.passing
         found = self._mlp_backward(d, rows)
-        d_attended = self._norm_backward(layer.after_attention, d, kept.attended, rows)
-        d_low = layer.output.backward([d_attended], self.passing.d_mixed[rows])
-        return found | layer.output.gradients(kept.mixed[rows], kept.low_output[rows], d_low, [d_attended])
+        slope = self._norm_backward(layer.after_attention, d, kept.attended, rows)
+        d_low = layer.output.backward([slope], [passing.d_mixed[rows]])
+        layer.output.collect([passing.d_mixed[rows]], d_low)
+        return found | layer.output.gradients(kept.mixed[rows], kept.low_output[rows], d_low, [slope])
 
     def _mlp_backward(self, d: Array, rows: slice) -> Gradients:
         """Adds to `d`, the gradient of the layer's output, what comes through the MLP."""
-        layer, kept = self.layer, self.kept
-        middle = kept.middle[rows] if kept.attended is None else self._add_attended(kept.attended[rows], rows)
-        hidden, d_hidden, d_up = (scratch(name, *kept.gate[rows].shape) for name in ("hidden", "d_hidden", "d_up"))
-        d_fed = self._norm_backward(layer.after_mlp, d, kept.fed, rows)
-        d_low = layer.down.backward([d_fed], d_hidden)
-        kernels.gated_backward(self.decoder.activation, kept.gate[rows], kept.up[rows], d_hidden, hidden, d_hidden, d_up)
-        found = layer.down.gradients(hidden, kept.low_down[rows], d_low, [d_fed])
-        d_normed = scratch("d_normed", *middle.shape)
-        d_low = layer.gate_up.backward([d_hidden, d_up], d_normed)
-        found |= layer.gate_up.gradients(self._normed(layer.before_mlp, middle), kept.low_gate_up[rows], d_low, [d_hidden, d_up])
-        layer.before_mlp.backward(d_normed, middle, d_normed)
-        d += d_normed
-        return found
+        layer, kept, passing = self.layer, self.kept, self.passing
+        slope = self._norm_backward(layer.after_mlp, d, kept.fed, rows)
+        d_low = layer.down.backward([slope], [passing.d_hidden[rows]])
+        for strip in strips(rows, self.decoder.inner):
+            d_hidden = layer.down.collect([passing.d_hidden[strip]], d_low[strip.start - rows.start : strip.stop - rows.start])
+            arrays = (kept.gate[strip], kept.up[strip], d_hidden, passing.hidden[strip], passing.d_up[strip])
+            kernels.gated_backward(self.decoder.activation, *arrays)
+        found = layer.down.gradients(passing.hidden[rows], kept.low_down[rows], d_low, [slope])
+        slopes = [passing.d_hidden[rows], passing.d_up[rows]]
+        if kept.middle is None and kept.attended is not None:
+            for strip in strips(rows, self.decoder.width):
+                self._add(self.residual[strip], layer.after_attention, kept.attended[strip], passing.middle[strip])
+        return found | self._project_backward(layer.gate_up, layer.before_mlp, slopes, self._kept_or("middle"), kept.low_gate_up, d, rows)
 
     def _norm_backward(self, norm: Norm | None, d: Array, x: Array | None, rows: slice) -> Array:
-        """Through a norm that may not be there; x: what was normed, if it is."""
+        """The rows of `d` before a norm that may not be there; x: what was normed, if it is."""
         if norm is None or x is None:
-            return d
-        out = scratch("d_normed", *d.shape)
-        norm.backward(d, x[rows], out)
-        return out
+            return d[rows]
+        for strip in strips(rows, self.decoder.width):
+            norm.backward(d[strip], x[strip], self.passing.d_inner[strip])
+        return self.passing.d_inner[rows]
 
     def ask_backward(self, d: Array, rows: slice) -> Gradients:
         """d: (asking, width), the gradient of the last layer's residual; what comes through its queries is added."""
-        assert self.layer.ask is not None
-        slopes = [self._turn_backward(self.passing.dq, self.kept.q, self.layer.q_norm, self.query_tables, rows, "dq")]
-        return self._project_backward(self.layer.ask, slopes, self.residual[rows], self.kept.low_ask[rows], d[rows])
+        layer, kept, passing = self.layer, self.kept, self.passing
+        assert layer.ask is not None
+        self._turn_backward(passing.dq, kept.q, layer.q_norm, self.query_tables, rows)
+        return self._project_backward(layer.ask, layer.before_attention, [passing.dq[rows]], self.residual, kept.low_ask, d, rows)
 
     def enter_backward(self, d: Array | None, rows: slice) -> Gradients:
         """d: (tokens, width), the gradient of the residual; what comes through keys, values and queries is added. None: nobody needs it."""
-        layer = self.layer
-        self.passing.dk[rows] *= np.float32(layer.scale)
-        slopes = [self._turn_backward(self.passing.dk, self.kept.k, layer.k_norm, self.key_tables, rows, "dk"), self.passing.dv[rows]]
-        if self.asking is None:
-            slopes.insert(0, self._turn_backward(self.passing.dq, self.kept.q, layer.q_norm, self.query_tables, rows, "dq"))
-        return self._project_backward(layer.enter, slopes, self.x[rows], self.kept.low_enter[rows], None if d is None else d[rows])
+        layer, kept, passing = self.layer, self.kept, self.passing
+        self._turn_backward(passing.dk, kept.k, layer.k_norm, self.key_tables, rows, layer.scale)
+        slopes = [passing.dk[rows], passing.dv[rows]]
+        if layer.ask is None:
+            self._turn_backward(passing.dq, kept.q, layer.q_norm, self.query_tables, rows)
+            slopes.insert(0, passing.dq[rows])
+        return self._project_backward(layer.enter, layer.before_attention, slopes, self.x, kept.low_enter, d, rows)
 
-    def _project_backward(self, projection: Any, slopes: list[Array], x: Array, low: Array, d: Array | None) -> Gradients:
-        norm = self.layer.before_attention
-        d_normed = None if d is None else scratch("d_normed", *x.shape)
-        d_low = projection.backward(slopes, d_normed)
-        found: Gradients = projection.gradients(self._normed(norm, x), low, d_low, slopes)
-        if d is not None and d_normed is not None:
-            norm.backward(d_normed, x, d_normed)
-            d += d_normed
-        return found
+    def _project_backward(
+        self, projection: Projection, norm: Norm, slopes: list[Array], x: Array, low: Array, d: Array | None, rows: slice
+    ) -> Gradients:
+        """Through projections of norm(x). slopes: (rows of the slice, ...), of their outputs. What reaches x is added to `d`."""
+        parts = [part[rows] for part in self.passing.d_parts[: len(slopes)]]
+        d_low = projection.backward(slopes, None if d is None else parts)
+        inverse = np.empty((len(d_low), 1), np.float32)
+        for strip in strips(slice(0, len(d_low)), self.decoder.width):
+            before = x[rows][strip]
+            if d is None:
+                inverse[strip] = kernels.inverse_size(before, norm.eps)
+            else:
+                d_normed = projection.collect([part[strip] for part in parts], d_low[strip])
+                inverse[strip] = norm.backward(d_normed, before, d_normed)
+                d[rows][strip] += d_normed
+        d_low *= inverse
+        return projection.gradients(x[rows], low[rows], d_low, slopes, norm.weight)
 
-    def _turn_backward(self, d: Array, x: Array, norm: Norm | None, tables: Tables, rows: slice, name: str) -> Array:
-        """The gradient of the projected queries or keys from `d`, that of the turned ones."""
+    def _turn_backward(self, d: Array, x: Array, norm: Norm | None, tables: Tables, rows: slice, scale: float | None = None) -> None:
+        """The gradient of the projected queries or keys in the place of that of the turned ones."""
         size = self.layer.heads.size
-        shape = (len(d[rows]), -1, size)
-        out = scratch(name, *d[rows].shape)
-        traditional = self.decoder.ropes[self.layer.rope].traditional
-        kernels.rotate(d[rows].reshape(shape), tables.cos[rows], tables.sin[rows], traditional, out.reshape(shape), backward=True)
-        if norm is not None:
-            by_head = out.reshape(-1, size)
-            norm.backward(by_head, x[rows].reshape(-1, size), by_head)
-        return out
+        for strip in strips(rows, d.shape[1]):
+            turned = d[strip].reshape(strip.stop - strip.start, -1, size)
+            if scale is not None:
+                turned *= np.float32(scale)
+            back = scratch("turn", *turned.shape)
+            kernels.rotate(turned, tables.cos[strip], -tables.sin[strip], self._traditional, back)
+            if norm is None:
+                turned[...] = back
+            else:
+                norm.backward(back.reshape(-1, size), x[strip].reshape(-1, size), turned.reshape(-1, size))

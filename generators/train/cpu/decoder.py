@@ -5,8 +5,9 @@ Nothing is copied: the weights are MLX's own memory, and an adapter's values are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -59,8 +60,8 @@ class Norm:
     def forward(self, x: Array, out: Array) -> None:
         kernels.rms_norm(x, self.weight, self.eps, out)
 
-    def backward(self, dy: Array, x: Array, out: Array) -> None:
-        kernels.rms_norm_backward(dy, x, self.weight, self.eps, out)
+    def backward(self, dy: Array, x: Array, out: Array) -> Array:
+        return kernels.rms_norm_backward(dy, x, self.weight, self.eps, out)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,7 @@ class _Part:
     gradient: Array | None
 
 
-def cross_entropy(
-    workers: Workers, hidden: Array, targets: Array, weight: Array, soft_cap: float | None, gradient: Array | None
-) -> float:
+def cross_entropy(workers: Workers, hidden: Array, targets: Array, weight: Array, soft_cap: float | None, gradient: Array | None) -> float:
     """hidden: (rows, width) float32; targets: (rows,); weight: (vocabulary, width). Returns the sum in nats and fills `gradient`, if
     given, with that of hidden."""
     at_target = _capped(np.einsum("ij,ij->i", hidden, weight[targets]), soft_cap)
@@ -80,7 +78,7 @@ def _logits(hidden: Array, tile: Array, soft_cap: float | None, with_slope: bool
     if soft_cap is None:
         return logits, None
     slope = scratch("slope", *logits.shape) if with_slope else None
-    for strip in strips(*logits.shape):
+    for strip in strips(slice(0, len(logits)), logits.shape[1]):
         logits[strip] *= np.float32(1 / soft_cap)
         np.tanh(logits[strip], out=logits[strip])
         if slope is not None:
@@ -104,7 +102,7 @@ def _exponentials(logits: Array, shift: Array) -> Array:
     """(rows,): the sums of exp(logits - shift), which take the place of the logits. Too large a logit makes an infinite sum."""
     sums = np.empty(len(logits), np.float32)
     with np.errstate(over="ignore"):
-        for strip in strips(*logits.shape):
+        for strip in strips(slice(0, len(logits)), logits.shape[1]):
             logits[strip] -= shift[strip, None]
             np.exp(logits[strip], out=logits[strip])
             logits[strip].sum(axis=1, out=sums[strip])

@@ -1,27 +1,28 @@
-"""The element-wise parts of a decoder, forward and backward, in strips that stay in a core's cache with their temporaries."""
+"""The element-wise parts of a decoder, forward and backward. Callers hand them strips of rows that stay in a core's cache."""
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 Array = np.ndarray
 Activation = Callable[[Array, Array, "Array | None"], None]
 
-_STRIP = 64 * 1024  # elements of each array worked on at a time
+_STRIP = 64 * 1024  # elements of each array worked on at a time: 256 KB, and a core's second-level cache holds some of them
 
 
-def strips(rows: int, width: int) -> Iterator[slice]:
+def strips(rows: slice, width: int) -> Iterator[slice]:
+    """`rows` in slices of as many rows of `width` elements as stay in the cache."""
     step = max(1, _STRIP // width)
-    for start in range(0, rows, step):
-        yield slice(start, min(rows, start + step))
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(rows.stop, start + step))
 
 
 # --- root mean square norm (Zhang & Sennrich 2019, eq. 4): y = x / sqrt(mean(x²) + eps) * weight
 
 
-def _inverse_size(x: Array, eps: float) -> Array:
+def inverse_size(x: Array, eps: float) -> Array:
     """(rows, 1): 1 / sqrt(mean(x²) + eps)"""
     mean = np.einsum("ij,ij->i", x, x)[:, None]
     mean *= np.float32(1 / x.shape[1])
@@ -31,22 +32,21 @@ def _inverse_size(x: Array, eps: float) -> Array:
 
 
 def rms_norm(x: Array, weight: Array, eps: float, out: Array) -> None:
-    """x, out: (rows, width), not the same array."""
-    for strip in strips(*x.shape):
-        np.multiply(x[strip], _inverse_size(x[strip], eps), out=out[strip])
-        out[strip] *= weight
+    """x, out: (rows, width)."""
+    np.multiply(x, inverse_size(x, eps), out=out)
+    out *= weight
 
 
-def rms_norm_backward(dy: Array, x: Array, weight: Array, eps: float, out: Array) -> None:
-    """Gradient of x from that of y; `out` may be `dy`."""
-    for strip in strips(*x.shape):
-        inverse = _inverse_size(x[strip], eps)
-        weighted = dy[strip] * weight
-        along = np.einsum("ij,ij->i", weighted, x[strip])[:, None]
-        along *= inverse * inverse * inverse
-        along *= np.float32(1 / x.shape[1])
-        weighted *= inverse
-        np.subtract(weighted, x[strip] * along, out=out[strip])
+def rms_norm_backward(dy: Array, x: Array, weight: Array, eps: float, out: Array) -> Array:
+    """Gradient of x from that of y; `out` may be `dy`. Returns (rows, 1): what the rows of x were multiplied with."""
+    inverse = inverse_size(x, eps)
+    weighted = dy * weight
+    along = np.einsum("ij,ij->i", weighted, x)[:, None]
+    along *= inverse * inverse * inverse
+    along *= np.float32(1 / x.shape[1])
+    weighted *= inverse
+    np.subtract(weighted, x * along, out=out)
+    return inverse
 
 
 # --- rotary positions (Su et al. 2021)
@@ -60,18 +60,14 @@ def halves(x: Array, traditional: bool) -> tuple[Array, Array]:
     return x[..., :half], x[..., half:]
 
 
-def rotate(x: Array, cos: Array, sin: Array, traditional: bool, out: Array, backward: bool = False) -> None:
-    """x, out: (rows, heads, size), not the same array; cos, sin: (rows, size / 2). `backward` turns the other way."""
-    for strip in strips(len(x), x.shape[1] * x.shape[2]):
-        first, second = halves(x[strip], traditional)
-        to_first, to_second = halves(out[strip], traditional)
-        c, s = cos[strip, None], sin[strip, None]
-        if backward:
-            s = -s
-        np.multiply(first, c, out=to_first)
-        to_first -= second * s
-        np.multiply(first, s, out=to_second)
-        to_second += second * c
+def rotate(x: Array, cos: Array, sin: Array, traditional: bool, out: Array) -> None:
+    """x, out: (rows, heads, size), not the same array; cos, sin: (rows, 1, size / 2). With -sin it turns back."""
+    first, second = halves(x, traditional)
+    to_first, to_second = halves(out, traditional)
+    np.multiply(first, cos, out=to_first)
+    to_first -= second * sin
+    np.multiply(first, sin, out=to_second)
+    to_second += second * cos
 
 
 # --- activations: out = act(gate), slope = act'(gate)
@@ -142,17 +138,15 @@ def silu(gate: Array, out: Array, slope: Array | None) -> None:
 
 def gated(activation: Activation, gate: Array, up: Array, out: Array) -> None:
     """out = act(gate) * up; all (rows, width)."""
-    for strip in strips(*gate.shape):
-        activation(gate[strip], out[strip], None)
-        out[strip] *= up[strip]
+    activation(gate, out, None)
+    out *= up
 
 
-def gated_backward(activation: Activation, gate: Array, up: Array, d: Array, hidden: Array, d_gate: Array, d_up: Array) -> None:
-    """Gradients of gate and up from `d`, that of their gated product, which is written to `hidden` again. `d_gate` may be `d`."""
-    for strip in strips(*gate.shape):
-        slope = np.empty_like(gate[strip])
-        activation(gate[strip], hidden[strip], slope)
-        np.multiply(d[strip], hidden[strip], out=d_up[strip])
-        slope *= up[strip]
-        np.multiply(d[strip], slope, out=d_gate[strip])
-        hidden[strip] *= up[strip]
+def gated_backward(activation: Activation, gate: Array, up: Array, d: Array, hidden: Array, d_up: Array) -> None:
+    """From `d`, the gradient of act(gate) * up: that of up into `d_up`, that of gate into `d`, and the product itself into `hidden`."""
+    slope = np.empty_like(gate)
+    activation(gate, hidden, slope)
+    np.multiply(d, hidden, out=d_up)
+    slope *= up
+    d *= slope
+    hidden *= up

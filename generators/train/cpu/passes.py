@@ -6,22 +6,23 @@ task. After the last layer's keys and values only the rows that predict a target
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Callable, Sequence
 
 import numpy as np
 
 from generators.train.cpu import attention
-from generators.train.cpu.block import Block, Buffers, Passing, Tables
+from generators.train.cpu.block import Block, Kept, Passing, Tables
 from generators.train.cpu.decoder import Decoder
 from generators.train.cpu.head import cross_entropy
+from generators.train.cpu.kernels import strips
 from generators.train.cpu.layout import Layout
 from generators.train.cpu.projection import Gradients
 from generators.train.cpu.workers import Arena, Workers, slices
 
 Array = np.ndarray
 
-_ROWS = 512  # of a slice at most: more rows make better products, fewer stay in the cache
+_ROWS = 1024  # of a slice at most: more rows make better products, fewer stay in the cache
 
 
 class Step:
@@ -74,7 +75,7 @@ class Step:
         self._over(self.asking_rows, last.ask)
         self._attend(last)
         final = self.arena.take(*last.result.shape)
-        self._over(self.asking_rows, last.leave, lambda rows: self.decoder.norm.forward(last.result[rows], final[rows]))
+        self._over(self.asking_rows, last.leave, partial(self._final_norm, final))
         return final
 
     def _stack(self, keep: bool) -> list[Block]:
@@ -85,15 +86,15 @@ class Step:
         of_all = [Tables.of(tables, layout.positions) for tables in by_position]
         of_asking = [Tables.of(tables, layout.positions[layout.predicting]) for tables in by_position]
         streams = [arena.take(tokens, decoder.width) for _ in (decoder.layers if keep else decoder.layers[:2])]
-        not_kept = Buffers(decoder, decoder.layers[min(self.lowest, last)], tokens, tokens, arena) if self.lowest or not keep else None
-        passing = Passing(decoder.layers[0], tokens, tokens, arena, backward=keep)
+        not_kept = Kept(decoder, decoder.layers[min(self.lowest, last)], tokens, tokens, arena) if self.lowest or not keep else None
+        passing = Passing(decoder, decoder.layers[0], tokens, tokens, arena, backward=keep)
         stack = []
         for index, layer in enumerate(decoder.layers[:last]):
             x, result = streams[index % len(streams)], streams[(index + 1) % len(streams)]
-            kept = not_kept if not_kept and (not keep or index < self.lowest) else Buffers(decoder, layer, tokens, tokens, arena)
+            kept = not_kept if not_kept and (not keep or index < self.lowest) else Kept(decoder, layer, tokens, tokens, arena)
             stack.append(Block(decoder, layer, (of_all[layer.rope], of_all[layer.rope]), None, x, result, kept, passing))
         layer, tables = decoder.layers[last], (of_asking[decoder.layers[last].rope], of_all[decoder.layers[last].rope])
-        kept, passing = Buffers(decoder, layer, tokens, asking, arena), Passing(layer, tokens, asking, arena, backward=keep)
+        kept, passing = Kept(decoder, layer, tokens, asking, arena), Passing(decoder, layer, tokens, asking, arena, backward=keep)
         result = arena.take(asking, decoder.width)
         return [*stack, Block(decoder, layer, tables, layout.predicting, streams[last % len(streams)], result, kept, passing)]
 
@@ -101,6 +102,14 @@ class Step:
         x = self.stack[0].x[rows]
         np.take(self.decoder.embedding, self.layout.ids[rows], axis=0, out=x)
         x *= np.float32(self.decoder.embedding_scale)
+
+    def _final_norm(self, final: Array, rows: slice) -> None:
+        for strip in strips(rows, self.decoder.width):
+            self.decoder.norm.forward(self.stack[-1].result[strip], final[strip])
+
+    def _final_norm_backward(self, slope: Array, rows: slice) -> None:
+        for strip in strips(rows, self.decoder.width):
+            self.decoder.norm.backward(slope[strip], self.stack[-1].result[strip], slope[strip])
 
     def _attend(self, block: Block) -> None:
         passing, kept = block.passing, block.kept
@@ -120,7 +129,7 @@ class Step:
         last = self.stack[self.last]
         self._over(
             self.asking_rows,
-            lambda rows: self.decoder.norm.backward(slope[rows], last.result[rows], slope[rows]),
+            partial(self._final_norm_backward, slope),
             partial(last.leave_backward, slope),
             last.turn_queries,
         )

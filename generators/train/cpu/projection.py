@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
-
-from generators.train.cpu.kernels import strips
-from generators.train.cpu.workers import scratch
 
 Array = np.ndarray
 Gradients = dict[str, Array]
@@ -60,39 +58,50 @@ class Projection:
             self.rank += a.shape[1]
         self._a = np.concatenate(a_parts, axis=1) if a_parts else None
 
-    def forward(self, x: Array, outputs: Sequence[Array], low: Array) -> None:
-        """x: (rows, inputs); outputs: one (rows, outputs) a layer; low: (rows, rank). Fills the last two."""
+    def multiply(self, x: Array, outputs: Sequence[Array], low: Array) -> None:
+        """x: (rows, inputs). Fills `low` with x A and each layer's (rows, outputs) with x Wᵀ; what is missing there `correct` adds."""
         if self._a is not None:
             np.matmul(x, self._a, out=low)
-        for linear, b, columns, out in zip(self.linears, self._b, self._columns, outputs, strict=True):
+        for linear, out in zip(self.linears, outputs, strict=True):
             np.matmul(x, linear.weight.T, out=out)
+
+    def correct(self, outputs: Sequence[Array], low: Array) -> None:
+        """Adds bias and adapter. For a strip of rows that is about to be used, so that it comes into the cache once."""
+        for linear, b, columns, out in zip(self.linears, self._b, self._columns, outputs, strict=True):
             if linear.bias is not None:
                 out += linear.bias
             if b is not None:
-                for strip in strips(*out.shape):
-                    out[strip] += low[strip, columns] @ b
+                out += low[:, columns] @ b
 
-    def backward(self, slopes: Sequence[Array], dx: Array | None) -> Array:
-        """The gradient of x into `dx` from those of the outputs. Returns (rows, rank): that of x A."""
+    def backward(self, slopes: Sequence[Array], parts: Sequence[Array] | None) -> Array:
+        """From the gradients of the outputs: (rows, rank), that of x A; and into `parts`, one (rows, inputs) a layer, those of x through
+        each W, which `collect` sums. None: nobody needs them."""
         d_low = np.empty((len(slopes[0]), self.rank), np.float32)
-        for number, (linear, b, columns, slope) in enumerate(zip(self.linears, self._b, self._columns, slopes, strict=True)):
+        for b, columns, slope in zip(self._b, self._columns, slopes, strict=True):
             if b is not None:
                 np.matmul(slope, b.T, out=d_low[:, columns])
-            if dx is None:
-                continue
-            if number == 0:
-                np.matmul(slope, linear.weight, out=dx)
-            else:
-                dx += np.matmul(slope, linear.weight, out=scratch("projection", *dx.shape))
-        if dx is not None and self._a is not None:
-            dx += np.matmul(d_low, self._a.T, out=scratch("projection", *dx.shape))
+        if parts is not None:
+            for linear, slope, part in zip(self.linears, slopes, parts, strict=True):
+                np.matmul(slope, linear.weight, out=part)
         return d_low
 
-    def gradients(self, x: Array, low: Array, d_low: Array, slopes: Sequence[Array]) -> Gradients:
-        """Those of the adapters, by the names of the model's parameters."""
+    def collect(self, parts: Sequence[Array], d_low: Array) -> Array:
+        """The gradient of x, in the place of the first part; for a strip of rows."""
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        if self._a is not None:
+            total += d_low @ self._a.T
+        return total
+
+    def gradients(self, x: Array, low: Array, d_low: Array, slopes: Sequence[Array], weight: Array | None = None) -> Gradients:
+        """Those of the adapters, by the names of the model's parameters. weight: (inputs,), by which the columns of x are still to be
+        multiplied: that of a norm, if x is what it had before it."""
         if self._a is None:
             return {}
         d_a = x.T @ d_low
+        if weight is not None:
+            d_a *= weight[:, None]
         found = {}
         for linear, columns, slope in zip(self.linears, self._columns, slopes, strict=True):
             if linear.lora is not None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Callable, Iterator, Sequence, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -44,9 +45,8 @@ class Workers:
 
 def slices(rows: int, workers: int, at_most: int) -> list[slice]:
     """`rows` in slices of nearly one size, as many as fill the workers evenly, none longer than `at_most`."""
-    rounds = max(1, math.ceil(rows / (at_most * workers)))
-    count = max(1, min(rows, rounds * workers))
-    edges = [rows * share // count for share in range(count + 1)]
+    count = min(rows, math.ceil(rows / (at_most * workers)) * workers)
+    edges = [rows * share // max(1, count) for share in range(count + 1)]
     return [slice(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
 
 
