@@ -240,7 +240,7 @@ def task_parity():
                 *stages.persona_templates(PROJECT, PATHS, recipe),
             ],
             targets=[paths.parity],
-            source=["parity.py", "tokens.py", "chat_format.py", "modelfile_reader.py"],
+            source=["parity.py", "ggml.py", "gguf_file.py", "tokens.py", "chat_format.py", "modelfile_reader.py"],
             after=[f"gguf:{name}", f"modelfile:{name}", f"base:{recipe['base']}"],
         )
 
