@@ -14,6 +14,7 @@ from generators.device import current, load_mlx
 from generators.errors import UserError
 from generators.train import data, load_model, lora
 from generators.train.cpu import head
+from generators.train.cpu.layout import divided, layout_of
 from generators.train.cpu.workers import Workers
 from generators.train.cpu_engine import CpuEngine
 
@@ -138,9 +139,35 @@ def test_adapters_on_some_layers_only_equal_the_reference(targets: list[str], tm
 
 def test_attention_of_many_query_blocks_equals_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("generators.train.cpu.attention._ROWS", 8)
-    monkeypatch.setattr("generators.train.cpu.passes._ROWS", 16)
+    monkeypatch.setattr("generators.train.cpu.passes._ROWS", (16, 4))
     model = tiny(tmp_path, "gemma3")
     assert_equals_reference(model, several_groups(model.args.vocab_size))
+
+
+def test_weights_of_attention_that_are_not_kept_are_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(tmp_path, "gemma3")
+    batch = several_groups(model.args.vocab_size)
+    kept = CpuEngine(model, LORA).loss_and_gradients(batch)[1]
+    monkeypatch.setattr("generators.train.cpu.passes._KEPT_SCORES", 0)
+    again = CpuEngine(model, LORA).loss_and_gradients(batch)[1]
+    assert all(np.array_equal(kept[name], again[name]) for name in kept)
+
+
+@pytest.mark.parametrize("most_tokens", (1, 30, 70, 150))
+def test_a_batch_too_large_for_memory_is_computed_in_parts(most_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generators.train.cpu.passes.kept_per_token", lambda decoder: 400_000_000 // most_tokens)
+    model = tiny(tmp_path, "gemma3")
+    assert_equals_reference(model, several_groups(model.args.vocab_size))
+
+
+@pytest.mark.parametrize("most_tokens", (1, 40, 100, 200, 10_000))
+def test_parts_hold_every_row_once_and_keep_to_the_limit(most_tokens: int) -> None:
+    batch = several_groups(300)
+    parts = divided(batch, most_tokens)
+    assert [row for part in parts for group in part for row in group.rows] == [row for group in batch for row in group.rows]
+    assert all(len(group.rows) and group.prefix in {whole.prefix for whole in batch} for part in parts for group in part)
+    for part in parts:
+        assert layout_of(part).tokens <= most_tokens or sum(len(group.rows) for group in part) == 1
 
 
 def test_the_adapters_are_read_anew_at_every_call(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from generators.train.data import Batch
 if TYPE_CHECKING:
     import numpy as np
 
+_KEPT_BYTES = 1_600_000_000  # of a step, from the forward pass to the backward; larger batches are computed in parts
+
 
 class CpuEngine:
     """Computes with the model's own weights, which are viewed and not copied; the adapters' values are read anew at each call."""
@@ -22,6 +24,7 @@ class CpuEngine:
     def __init__(self, model: Any, lora: dict[str, Any]):
         """model: of mlx-lm, in float32, with `lora.attach` done. lora: the recipe's block. Raises UserError for what is not supported."""
         from generators.train.cpu import decoder
+        from generators.train.cpu.passes import kept_per_token
         from generators.train.cpu.workers import Arena, Workers
         from generators.train.lora import parameters
 
@@ -35,6 +38,8 @@ class CpuEngine:
             raise UserError(f"the CPU engine trains adapters of linear layers only; {other[0]} is trained here")
         self._lowest = next(index for index, layer in enumerate(layers) if layer.adapters())
         self._workers, self._arena = Workers(), Arena()
+        self._refresh()
+        self._most_tokens = max(1, _KEPT_BYTES // (4 * kept_per_token(self._decoder)))
 
     @staticmethod
     def supports(model: Any, lora: dict[str, Any], settings: dict[str, Any]) -> bool:
@@ -56,15 +61,25 @@ class CpuEngine:
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
         """The loss as `loss` has it, and its gradients, float32, by the names that `lora.parameters` gives."""
+        from generators.train.cpu.layout import divided
+
+        total, sums = 0.0, dict[str, Any]()
         with self._workers.at_work():
-            return self._step(batch).loss_and_gradients()
+            for part in divided(batch, self._most_tokens):
+                loss, gradients = self._step(part).loss_and_gradients()
+                total += loss
+                sums = {name: gradient + sums[name] for name, gradient in gradients.items()} if sums else gradients
+        return total, sums
+
+    def _refresh(self) -> None:
+        for layer in self._decoder.layers:
+            for projection in layer.projections():
+                projection.refresh()
 
     def _step(self, batch: Batch) -> Any:
         from generators.train.cpu.layout import layout_of
         from generators.train.cpu.passes import Step
 
-        for layer in self._decoder.layers:
-            for projection in layer.projections():
-                projection.refresh()
+        self._refresh()
         self._arena.restart()
         return Step(self._decoder, self._lowest, layout_of(batch), self._workers, self._arena)

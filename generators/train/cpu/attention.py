@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generators.train.cpu.layout import Layout, Segment
-from generators.train.cpu.workers import scratch, slices
+from generators.train.cpu.workers import Arena, scratch, slices
 
 Array = np.ndarray
 
@@ -82,20 +82,46 @@ def _blocks(run: Run, heads: Heads) -> Iterator[_Block]:
         yield _Block(queries, slice(first, int(positions[-1]) + 1), positions)
 
 
-def forward(run: Run, heads: Heads, q: Array, k: Array, v: Array, out: Array) -> None:
+def scores_of(run: Run, heads: Heads) -> int:
+    """How many scores are computed for a run."""
+    blocks = ((block.queries, block.keys) for block in _blocks(run, heads))
+    return heads.heads * sum((queries.stop - queries.start) * (keys.stop - keys.start) for queries, keys in blocks)
+
+
+class Memory:
+    """The softmax weights of a layer, from its forward pass to its backward. Without an arena nothing is kept, and the backward pass
+    computes them again."""
+
+    def __init__(self, arena: Arena | None):
+        self._arena = arena
+        self._kept: dict[tuple[int, int, int], Array] = {}
+
+    def place(self, run: Run, group: int, block: _Block, *shape: int) -> Array:
+        """Where the forward pass puts those of a block."""
+        if self._arena is None:
+            return scratch("weights", *shape)
+        return self._kept.setdefault((run.queries.start, group, block.queries.start), self._arena.take(*shape))
+
+    def find(self, run: Run, group: int, block: _Block) -> Array | None:
+        return self._kept.get((run.queries.start, group, block.queries.start))
+
+
+def forward(run: Run, heads: Heads, q: Array, k: Array, v: Array, out: Array, memory: Memory) -> None:
     """q, out: (queries, heads * size); k, v: (tokens, groups * size). Fills the run's rows of `out`."""
     for group in range(heads.groups):
         keys, values = _context(k, run.segment, heads, group, "keys"), _context(v, run.segment, heads, group, "values")
         for block in _blocks(run, heads):
-            weights, _ = _weights(_rows(q, run, block, heads, group), keys, block, heads, False)
+            asked, seen = _rows(q, run, block, heads, group), keys[block.keys]
+            weights = memory.place(run, group, block, len(asked), len(seen))
+            _weigh(asked, seen, block, heads, weights, None)
             _put(out, run, block, heads, group, weights @ values[block.keys])
 
 
 def backward(
-    run: Run, heads: Heads, q: Array, k: Array, v: Array, d_out: Array, dq: Array, dk: Array, dv: Array
+    run: Run, heads: Heads, q: Array, k: Array, v: Array, d_out: Array, dq: Array, dk: Array, dv: Array, memory: Memory
 ) -> tuple[slice, Array, Array] | None:
-    """Fills the run's rows of dq, and its segment's rows of dk and dv. Returns the rows of its prefix
-    and what it adds to those; None without a prefix."""
+    """Fills the run's rows of dq, and its segment's rows of dk and dv. Returns the rows of its prefix and what it adds to those; None
+    without a prefix."""
     segment = run.segment
     shape = (segment.offset + segment.length, heads.groups, heads.size)
     d_keys, d_values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -103,9 +129,9 @@ def backward(
         keys, values = _context(k, segment, heads, group, "keys"), _context(v, segment, heads, group, "values")
         for block in _blocks(run, heads):
             asked, slope = _rows(q, run, block, heads, group), _rows(d_out, run, block, heads, group)
-            weights, cap_slope = _weights(asked, keys, block, heads, True)
+            weights, cap_slope = _weights(run, group, block, heads, asked, keys[block.keys], memory)
             d_values[block.keys, group] += weights.T @ slope
-            d_scores = slope @ values[block.keys].T
+            d_scores = np.matmul(slope, values[block.keys].T, out=scratch("scores", *weights.shape))
             d_scores -= np.einsum("ij,ij->i", d_scores, weights)[:, None]
             d_scores *= weights
             if cap_slope is not None:
@@ -143,20 +169,32 @@ def _put(array: Array, run: Run, block: _Block, heads: Heads, group: int, values
     array[run.queries][block.queries, group * width : (group + 1) * width] = values.reshape(-1, width)
 
 
-def _weights(asked: Array, keys: Array, block: _Block, heads: Heads, with_slope: bool) -> tuple[Array, Array | None]:
-    """softmax(cap(asked keysᵀ)) where a query may look, (rows, keys); and the derivative of the cap, where there is one and it is wanted."""
-    scores = asked @ keys[block.keys].T
-    cap_slope = None
+def _weights(
+    run: Run, group: int, block: _Block, heads: Heads, asked: Array, seen: Array, memory: Memory
+) -> tuple[Array, Array | None]:
+    """The softmax weights, (rows, keys); and the derivative of the cap, where there is one."""
+    kept = memory.find(run, group, block)
+    if kept is not None:
+        return kept, None
+    weights = scratch("weights", len(asked), len(seen))
+    cap_slope = None if heads.soft_cap is None else scratch("cap", *weights.shape)
+    _weigh(asked, seen, block, heads, weights, cap_slope)
+    return weights, cap_slope
+
+
+def _weigh(asked: Array, seen: Array, block: _Block, heads: Heads, weights: Array, cap_slope: Array | None) -> None:
+    """weights = softmax(cap(asked seenᵀ)) where a query may look, (rows, keys)."""
+    np.matmul(asked, seen.T, out=weights)
     if heads.soft_cap is not None:
-        scores *= np.float32(1 / heads.soft_cap)
-        np.tanh(scores, out=scores)
-        cap_slope = 1 - scores * scores if with_slope else None
-        scores *= np.float32(heads.soft_cap)
-    _hide(scores.reshape(len(block.positions), heads.shared, -1), block, heads.window)
-    scores -= scores.max(axis=1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores *= 1 / scores.sum(axis=1, keepdims=True)
-    return scores, cap_slope
+        weights *= np.float32(1 / heads.soft_cap)
+        np.tanh(weights, out=weights)
+        if cap_slope is not None:
+            np.subtract(1, np.multiply(weights, weights, out=cap_slope), out=cap_slope)
+        weights *= np.float32(heads.soft_cap)
+    _hide(weights.reshape(len(block.positions), heads.shared, -1), block, heads.window)
+    weights -= weights.max(axis=1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights *= 1 / weights.sum(axis=1, keepdims=True)
 
 
 def _hide(scores: Array, block: _Block, window: int | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generators.train.cpu import kernels
+from generators.train.cpu.attention import Memory
 from generators.train.cpu.decoder import Decoder, Layer, Norm
 from generators.train.cpu.kernels import strips
 from generators.train.cpu.projection import Gradients, Projection
@@ -33,15 +34,20 @@ class Tables:
 class Kept:
     """What a layer leaves for its backward pass, (rows, columns) each; layers without one share theirs.
 
-    Rows are all tokens for k and v, and the asking ones for the rest. q, k, v: as projected. mixed: what attention gave. low_*: x A of the
-    projections. With norms around attention and MLP, what they gave is kept (attended, fed), and the sum in the middle of the layer is
-    made again; without, that sum is kept (middle) and they are not.
+    Rows are all tokens for k, v and keys, and the asking ones for the rest. q, k: as projected, where they are normed. v; queries, keys: as
+    attention needs them. mixed: what it gave. low_*: x A of the projections. With norms around attention and MLP, what they gave is kept
+    (attended, fed), and the sum in the middle of the layer is made again; without, that sum is kept (middle) and they are not.
+    weights: of the softmax, if `keep_weights`; a soft cap's derivative needs more than them, so there they are computed again.
     """
 
-    def __init__(self, decoder: Decoder, layer: Layer, tokens: int, asking: int, arena: Arena):
+    def __init__(self, decoder: Decoder, layer: Layer, tokens: int, asking: int, arena: Arena, keep_weights: bool):
         around, width = layer.after_attention is not None, decoder.width
-        self.q, self.k, self.v = arena.take(asking, layer.heads.queries), arena.take(tokens, layer.heads.keys), arena.take(tokens, layer.heads.keys)
-        self.mixed = arena.take(asking, layer.heads.queries)
+        heads = layer.heads
+        self.queries, self.keys, self.v = arena.take(asking, heads.queries), arena.take(tokens, heads.keys), arena.take(tokens, heads.keys)
+        self.q = arena.take(asking, heads.queries) if layer.q_norm else None
+        self.k = arena.take(tokens, heads.keys) if layer.k_norm else None
+        self.weights = Memory(arena if keep_weights and heads.soft_cap is None else None)
+        self.mixed = arena.take(asking, heads.queries)
         self.attended, self.fed = (arena.take(asking, width), arena.take(asking, width)) if around else (None, None)  # type: ignore[var-annotated]
         self.middle = None if around else arena.take(asking, width)
         self.gate, self.up = arena.take(asking, decoder.inner), arena.take(asking, decoder.inner)
@@ -53,7 +59,7 @@ class Kept:
 
 
 class Passing:
-    """What lives within one layer's pass, and is shared by all layers. q, k: turned to their positions. d_*: gradients."""
+    """What lives within one layer's pass, and is shared by all layers: what `Kept` may leave out, and d_*, gradients."""
 
     def __init__(self, decoder: Decoder, layer: Layer, tokens: int, asking: int, arena: Arena, backward: bool):
         heads, width = layer.heads, decoder.width
@@ -90,33 +96,25 @@ class Block:
 
     def enter(self, rows: slice) -> None:
         """x to keys and values, and to queries where all rows ask."""
-        kept, layer = self.kept, self.layer
-        outputs = [kept.k, kept.v] if layer.ask else [kept.q, kept.k, kept.v]
-        layer.enter.multiply(self._normed(layer.before_attention, self.x, rows), [out[rows] for out in outputs], kept.low_enter[rows])
+        layer, low = self.layer, self.kept.low_enter
+        q, k, v = self._kept_or("q"), self._kept_or("k"), self.kept.v
+        outputs = [k, v] if layer.ask else [q, k, v]
+        layer.enter.multiply(self._normed(layer.before_attention, self.x, rows), [out[rows] for out in outputs], low[rows])
         for strip in strips(rows, layer.heads.queries):
-            layer.enter.correct([out[strip] for out in outputs], kept.low_enter[strip])
-            self._turn(kept.k, layer.k_norm, self.key_tables, strip, self.passing.k, layer.scale)
+            layer.enter.correct([out[strip] for out in outputs], low[strip])
+            self._turn(k, layer.k_norm, self.key_tables, strip, self.kept.keys, layer.scale)
             if layer.ask is None:
-                self._turn(kept.q, layer.q_norm, self.query_tables, strip, self.passing.q)
+                self._turn(q, layer.q_norm, self.query_tables, strip, self.kept.queries)
 
     def ask(self, rows: slice) -> None:
         """The last layer's queries."""
-        kept, layer = self.kept, self.layer
+        layer, low, q = self.layer, self.kept.low_ask, self._kept_or("q")
         assert layer.ask is not None and self.asking is not None
         np.take(self.x, self.asking[rows], axis=0, out=self.residual[rows])
-        layer.ask.multiply(self._normed(layer.before_attention, self.residual, rows), [kept.q[rows]], kept.low_ask[rows])
+        layer.ask.multiply(self._normed(layer.before_attention, self.residual, rows), [q[rows]], low[rows])
         for strip in strips(rows, layer.heads.queries):
-            layer.ask.correct([kept.q[strip]], kept.low_ask[strip])
-            self._turn(kept.q, layer.q_norm, self.query_tables, strip, self.passing.q)
-
-    def turn_queries(self, rows: slice) -> None:
-        """Again, for the backward pass."""
-        for strip in strips(rows, self.layer.heads.queries):
-            self._turn(self.kept.q, self.layer.q_norm, self.query_tables, strip, self.passing.q)
-
-    def turn_keys(self, rows: slice) -> None:
-        for strip in strips(rows, self.layer.heads.keys):
-            self._turn(self.kept.k, self.layer.k_norm, self.key_tables, strip, self.passing.k, self.layer.scale)
+            layer.ask.correct([q[strip]], low[strip])
+            self._turn(q, layer.q_norm, self.query_tables, strip, self.kept.queries)
 
     def _turn(self, x: Array, norm: Norm | None, tables: Tables, strip: slice, out: Array, scale: float | None = None) -> None:
         """scale: that of the softmax goes with the keys, as there are fewer of them."""
@@ -242,7 +240,7 @@ class Block:
         d_low *= inverse
         return projection.gradients(x[rows], low[rows], d_low, slopes, norm.weight)
 
-    def _turn_backward(self, d: Array, x: Array, norm: Norm | None, tables: Tables, rows: slice, scale: float | None = None) -> None:
+    def _turn_backward(self, d: Array, x: Array | None, norm: Norm | None, tables: Tables, rows: slice, scale: float | None = None) -> None:
         """The gradient of the projected queries or keys in the place of that of the turned ones."""
         size = self.layer.heads.size
         for strip in strips(rows, d.shape[1]):
@@ -251,7 +249,7 @@ class Block:
                 turned *= np.float32(scale)
             back = scratch("turn", *turned.shape)
             kernels.rotate(turned, tables.cos[strip], -tables.sin[strip], self._traditional, back)
-            if norm is None:
+            if norm is None or x is None:
                 turned[...] = back
             else:
                 norm.backward(back.reshape(-1, size), x[strip].reshape(-1, size), turned.reshape(-1, size))

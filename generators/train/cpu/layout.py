@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.train.data import Batch
+from generators.train.data import Batch, Group, Row
 
 Array = np.ndarray
 
@@ -71,3 +71,35 @@ def layout_of(batch: Batch) -> Layout:
             targets += [row.ids[position] for position in row.targets]
     as_array = [np.array(values, np.int64) for values in (ids, positions, predicting, targets)]
     return Layout(as_array[0], as_array[1], tuple(segments), as_array[2], as_array[3])
+
+
+def divided(batch: Batch, most_tokens: int) -> list[Batch]:
+    """The batch in as few parts as keep each to `most_tokens` tokens, about alike in size; for memory. A longer row is a part by itself,
+    and a group that is divided computes its prefix in each part."""
+    parts = _filled(batch, most_tokens)
+    even = layout_of(batch).tokens // len(parts)
+    while even < most_tokens and len(parts) > 1:
+        alike = _filled(batch, even)
+        if len(alike) == len(parts):
+            return alike
+        even += even // 20 + 1
+    return parts
+
+
+def _filled(batch: Batch, most_tokens: int) -> list[Batch]:
+    """Rows in their order, into one part until the next would not fit."""
+    parts: list[list[Group]] = [[]]
+    filled = 0
+    for group in batch:
+        rows: list[Row] = []
+        for row in group.rows:
+            own = row.targets[-1] - len(group.prefix)
+            if filled and filled + own + (0 if rows else len(group.prefix)) > most_tokens:
+                if rows:
+                    parts[-1].append(Group(group.prefix, tuple(rows)))
+                parts.append([])
+                rows, filled = [], 0
+            filled += own + (0 if rows else len(group.prefix))
+            rows.append(row)
+        parts[-1].append(Group(group.prefix, tuple(rows)))
+    return [tuple(part) for part in parts]

@@ -22,7 +22,8 @@ from generators.train.cpu.workers import Arena, Workers, slices
 
 Array = np.ndarray
 
-_ROWS = 1024  # of a slice at most: more rows make better products, fewer stay in the cache
+_KEPT_SCORES = 64 * 1024 * 1024  # softmax weights that wait for the backward pass: 256 MB; when there are more, they are computed again
+_ROWS = (1024, 32)  # of a slice, at most and at least: more make better products, fewer keep more of the workers busy
 
 
 class Step:
@@ -31,8 +32,8 @@ class Step:
     def __init__(self, decoder: Decoder, lowest: int, layout: Layout, workers: Workers, arena: Arena):
         self.decoder, self.lowest, self.layout, self.workers, self.arena = decoder, lowest, layout, workers, arena
         self.last = len(decoder.layers) - 1
-        self.all_rows = slices(layout.tokens, workers.count, _ROWS)
-        self.asking_rows = slices(len(layout.predicting), workers.count, _ROWS)
+        self.all_rows = slices(layout.tokens, workers.count, *_ROWS)
+        self.asking_rows = slices(len(layout.predicting), workers.count, *_ROWS)
         self.gradients: Gradients = {}
 
     def loss(self) -> float:
@@ -86,17 +87,25 @@ class Step:
         of_all = [Tables.of(tables, layout.positions) for tables in by_position]
         of_asking = [Tables.of(tables, layout.positions[layout.predicting]) for tables in by_position]
         streams = [arena.take(tokens, decoder.width) for _ in (decoder.layers if keep else decoder.layers[:2])]
-        not_kept = Kept(decoder, decoder.layers[min(self.lowest, last)], tokens, tokens, arena) if self.lowest or not keep else None
+        with_weights = keep and self._scores() <= _KEPT_SCORES
+        not_kept = Kept(decoder, decoder.layers[min(self.lowest, last)], tokens, tokens, arena, False) if self.lowest or not keep else None
         passing = Passing(decoder, decoder.layers[0], tokens, tokens, arena, backward=keep)
         stack = []
         for index, layer in enumerate(decoder.layers[:last]):
             x, result = streams[index % len(streams)], streams[(index + 1) % len(streams)]
-            kept = not_kept if not_kept and (not keep or index < self.lowest) else Kept(decoder, layer, tokens, tokens, arena)
+            is_kept = keep and index >= self.lowest
+            kept = not_kept if not_kept and not is_kept else Kept(decoder, layer, tokens, tokens, arena, with_weights)
             stack.append(Block(decoder, layer, (of_all[layer.rope], of_all[layer.rope]), None, x, result, kept, passing))
-        layer, tables = decoder.layers[last], (of_asking[decoder.layers[last].rope], of_all[decoder.layers[last].rope])
-        kept, passing = Kept(decoder, layer, tokens, asking, arena), Passing(decoder, layer, tokens, asking, arena, backward=keep)
-        result = arena.take(asking, decoder.width)
-        return [*stack, Block(decoder, layer, tables, layout.predicting, streams[last % len(streams)], result, kept, passing)]
+        layer, x, result = decoder.layers[last], streams[last % len(streams)], arena.take(asking, decoder.width)
+        kept = Kept(decoder, layer, tokens, asking, arena, with_weights)
+        passing = Passing(decoder, layer, tokens, asking, arena, backward=keep)
+        tables = (of_asking[layer.rope], of_all[layer.rope])
+        return [*stack, Block(decoder, layer, tables, layout.predicting, x, result, kept, passing)]
+
+    def _scores(self) -> int:
+        """Of attention, in all layers that are kept."""
+        runs = attention.runs(self.layout, None)
+        return sum(attention.scores_of(run, layer.heads) for layer in self.decoder.layers[self.lowest :] for run in runs)
 
     def _embed(self, rows: slice) -> None:
         x = self.stack[0].x[rows]
@@ -112,28 +121,22 @@ class Step:
             self.decoder.norm.backward(slope[strip], self.stack[-1].result[strip], slope[strip])
 
     def _attend(self, block: Block) -> None:
-        passing, kept = block.passing, block.kept
-        runs = attention.runs(self.layout, block.asking)
-        self.workers.run([partial(attention.forward, run, block.layer.heads, passing.q, passing.k, kept.v, kept.mixed) for run in runs])
+        kept = block.kept
+        arguments = (block.layer.heads, kept.queries, kept.keys, kept.v, kept.mixed, kept.weights)
+        self.workers.run([partial(attention.forward, run, *arguments) for run in attention.runs(self.layout, block.asking)])
 
     def _attend_backward(self, block: Block) -> None:
-        passing = block.passing
-        arguments = (block.layer.heads, passing.q, passing.k, block.kept.v, passing.d_mixed, passing.dq, passing.dk, passing.dv)
-        runs = attention.runs(self.layout, block.asking)
-        for prefix, dk, dv in filter(None, self.workers.run([partial(attention.backward, run, *arguments) for run in runs])):
+        kept, passing = block.kept, block.passing
+        arguments = (block.layer.heads, kept.queries, kept.keys, kept.v, passing.d_mixed, passing.dq, passing.dk, passing.dv, kept.weights)
+        tasks = [partial(attention.backward, run, *arguments) for run in attention.runs(self.layout, block.asking)]
+        for prefix, dk, dv in filter(None, self.workers.run(tasks)):
             passing.dk[prefix] += dk
             passing.dv[prefix] += dv
 
     def _backward(self, slope: Array) -> None:
         """slope: (asking, width), the gradient of what went to the head; it is written over."""
         last = self.stack[self.last]
-        self._over(
-            self.asking_rows,
-            partial(self._final_norm_backward, slope),
-            partial(last.leave_backward, slope),
-            last.turn_queries,
-        )
-        self._over(self.all_rows, last.turn_keys)
+        self._over(self.asking_rows, partial(self._final_norm_backward, slope), partial(last.leave_backward, slope))
         self._attend_backward(last)
         self._over(self.asking_rows, partial(last.ask_backward, slope))
         dx = self.arena.take(self.layout.tokens, self.decoder.width)
@@ -141,8 +144,15 @@ class Step:
         dx[self.layout.predicting] = slope
         for index in range(self.last, self.lowest, -1):
             block, before = self.stack[index], self.stack[index - 1]
-            self._over(
-                self.all_rows, partial(block.enter_backward, dx), partial(before.leave_backward, dx), before.turn_queries, before.turn_keys
-            )
+            self._over(self.all_rows, partial(block.enter_backward, dx), partial(before.leave_backward, dx))
             self._attend_backward(before)
         self._over(self.all_rows, partial(self.stack[self.lowest].enter_backward, None))
+
+
+def kept_per_token(decoder: Decoder) -> int:
+    """How many numbers of a token wait for the backward pass, at most, but for softmax weights."""
+    arena, tokens = Arena(), 16
+    for layer in decoder.layers:
+        arena.take(tokens, decoder.width)
+        Kept(decoder, layer, tokens, tokens, arena, keep_weights=False)
+    return arena.taken // tokens

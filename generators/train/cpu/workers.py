@@ -43,9 +43,10 @@ class Workers:
         return [future.result() for future in [self._pool.submit(task) for task in tasks]]
 
 
-def slices(rows: int, workers: int, at_most: int) -> list[slice]:
-    """`rows` in slices of nearly one size, as many as fill the workers evenly, none longer than `at_most`."""
-    count = min(rows, math.ceil(rows / (at_most * workers)) * workers)
+def slices(rows: int, workers: int, at_most: int, at_least: int = 1) -> list[slice]:
+    """`rows` in slices of nearly one size, as many as keep the workers evenly busy: none longer than `at_most`, nor, if there is more
+    than one, shorter than `at_least`."""
+    count = min(math.ceil(rows / (at_most * workers)) * workers, max(1, rows // at_least), rows)
     edges = [rows * share // max(1, count) for share in range(count + 1)]
     return [slice(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
 
@@ -62,22 +63,29 @@ class Arena:
     def __init__(self) -> None:
         self._chunks: list[Array] = []
         self._used: list[int] = []  # how many numbers of each chunk are taken
+        self._lock = threading.Lock()
 
     def restart(self) -> None:
         """What was taken may be overwritten from now on."""
         self._used = [0] * len(self._chunks)
 
+    @property
+    def taken(self) -> int:
+        """How many numbers, since the restart."""
+        return sum(self._used)
+
     def take(self, *shape: int) -> Array:
         """A float32 array of its own, with whatever was in that memory before."""
         size = math.prod(shape)
-        for number, used in enumerate(self._used):
-            if used + size <= len(self._chunks[number]):
-                break
-        else:
-            number, used = len(self._chunks), 0
-            self._chunks.append(np.empty(max(size, self._CHUNK), np.float32))
-            self._used.append(0)
-        self._used[number] = used + -(-size // 16) * 16  # the next one starts at a cache line
+        with self._lock:
+            for number, used in enumerate(self._used):
+                if used + size <= len(self._chunks[number]):
+                    break
+            else:
+                number, used = len(self._chunks), 0
+                self._chunks.append(np.empty(max(size, self._CHUNK), np.float32))
+                self._used.append(0)
+            self._used[number] = used + -(-size // 16) * 16  # the next one starts at a cache line
         return self._chunks[number][used : used + size].reshape(shape)
 
 
