@@ -115,7 +115,9 @@ def undeclared(answer: str, **setting: Any) -> dict[str, bool | None]:
 
 
 def test_a_good_answer_passes_what_nobody_declared() -> None:
-    assert undeclared("Sor kanka, dinliyorum.") == {"language": True, "finished": True, "control_tokens": True, "markers": True}
+    assert undeclared("Sor kanka, dinliyorum.") == dict.fromkeys(
+        ("language", "finished", "instructions", "control_tokens", "markers"), True
+    )
 
 
 @pytest.mark.parametrize("answer", ["", "  \n"])
@@ -144,6 +146,12 @@ def test_control_tokens_and_markers_are_never_allowed() -> None:
     assert undeclared("Olur.<end_of_turn>")["control_tokens"] is False
     assert undeclared("Olur. <start_of_turn>user")["control_tokens"] is False
     assert undeclared("LAYERS: C01\nOlur.")["markers"] is False
+
+
+def test_an_answer_does_not_recite_its_instructions() -> None:
+    told = "Sen JESSY'sin: esprili, sıcak, dürüst bir dost. Yazılımdan anlarsın."
+    assert undeclared("Sen Jessy'sin, esprili, sıcak, dürüst bir dost.", instructions=told)["instructions"] is True
+    assert undeclared("Tabii. SEN JESSY'SİN: esprili, sıcak, dürüst bir dost, yazılımdan.", instructions=told)["instructions"] is False
 
 
 def test_an_answer_that_was_cut_off_did_not_finish() -> None:

@@ -22,7 +22,11 @@ from generators.report import write_report
 from generators.report.tables import table
 from generators.report.view import bar, parts, seconds
 
-CLIENT = {"stages": [{"name": "explore"}, {"name": "refine"}]}
+CLIENT = {
+    "systems": ["Be brief."],
+    "observation": "{{ text }}",
+    "stages": [{"name": name, "prompts": ["Say it: {{ query }} {{ observations }}"]} for name in ("explore", "refine")],
+}
 TIERS = {"tiers": {"low": {"iterations": [1, 2]}, "medium": {"iterations": [3, 5]}, "high": {"iterations": [6, 9]}}, "directive": "N?"}
 SUITES: dict[str, Any] = {
     "turkish": {

@@ -15,7 +15,7 @@ from generators import clients
 from generators.clients import Observation
 from generators.evaluate.cases import Query, messages
 from generators.evaluate.engines import Engine, Generation, Sampling, Watch
-from generators.evaluate.repetition import is_looping
+from generators.evaluate.repetition import is_looping, recited
 from generators.files import to_json
 from generators.turkish import words
 
@@ -103,7 +103,7 @@ class Cache:
 def ask(query: Query, engine: Engine, frames: Frames, sampling: Sampling, cache: Cache | None = None, alone: bool = False) -> Answer:
     """One query as the person would ask it. alone: measure it, so nothing is taken from the cache and nothing cut short."""
     sampling = replace(sampling, seed=sampling.seed + query.repeat)
-    watch, limit = (None, 0) if alone else _watch(query)
+    watch, limit = (None, 0) if alone else _watch(query, frames)
     answer = Answer("", alone=alone, cached=not alone and cache is not None)
 
     def generate(sent: list[dict[str, str]]) -> str:
@@ -145,16 +145,27 @@ def split_marker(text: str, tiers: dict[str, Any]) -> tuple[int | None, str]:
     return (int(found[1]), text.lstrip()[found.end() :].strip()) if found else (None, text)
 
 
-def _watch(query: Query) -> tuple[Watch, int]:
-    """Reads along: a loop, or a quarter more words than the answer may have, decides it as failed; the rest is not waited for.
+def instructions(query: Query, frames: Frames) -> str:
+    """What the model is told in the query's frame beside the conversation itself."""
+    if query.in_client:
+        client = frames.clients[query.framing]
+        prompts = [clients.stage_prompt(client, stage, "", []) for stage in range(len(client["stages"]))]
+        return "\n".join([clients.system(client), *prompts])
+    return "\n".join(message["content"] for message in messages(query, frames.system, frames.tiers) if message["role"] == "system")
 
-    Eight words are for a client's header.
+
+def _watch(query: Query, frames: Frames) -> tuple[Watch, int]:
+    """Reads along: a loop, a recital of the instructions, or a quarter more words than the answer may have, decides it as failed; the
+    rest is not waited for. Eight words are for a client's header.
     """
+    told = instructions(query, frames)
     limit = query.word_limit + query.word_limit // 4 + 8 if query.word_limit is not None else 10**6
 
     def watch(text: str) -> str:
         if is_looping(text):
             return "loop"
+        if recited(text, told):
+            return "recital"
         return "words" if len(words(text)) > limit else ""
 
     return watch, limit

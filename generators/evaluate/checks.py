@@ -2,7 +2,7 @@
 
 Accuracy: `any`, `all`, `none` (patterns, see generators.patterns), `carries` (a fact of an earlier turn), `similar_to`, `code_compiles`.
 Appropriateness: `words`, `sentences`, `no_list`, `no_generic`, `no_repetition`, `no_echo`, and, on every answer without being declared:
-that there is one, its language, that it ended by itself, and that it shows neither control tokens nor markers.
+that there is one, its language, that it ended by itself, does not recite its instructions, and shows neither control tokens nor markers.
 Persona: `opinion`, `principle`. Iterations: the number a client needed, or the model named, beside the tier's.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from generators import patterns
 from generators.errors import did_you_mean, one_of
 from generators.evaluate import compiles
-from generators.evaluate.repetition import repeated, sentences
+from generators.evaluate.repetition import recited, repeated, sentences
 from generators.evaluate.similarity import chrf
 from generators.language import detect
 from generators.turkish import fold, words
@@ -38,7 +38,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Setting:
-    """What checks know beside the answer. query: the user's last words. ended: how the answer ended (`stop`, or what cut it off)."""
+    """What checks know beside the answer. query: the user's last words. ended: how the answer ended (`stop`, or what cut it off).
+    instructions: what the model was told beside the conversation."""
 
     query: str
     language: str
@@ -46,6 +47,7 @@ class Setting:
     forbidden: tuple[str, ...] = ()
     control_tokens: tuple[str, ...] = ()
     ended: str = "stop"
+    instructions: str = ""
 
 
 def declared(suite: dict[str, Any], case: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -131,6 +133,7 @@ def _always(answer: str, setting: Setting) -> list[Verdict]:
     reasons = {
         "language": _language(answer, setting),
         "finished": "" if setting.ended == "stop" else f"it did not end by itself ({setting.ended})",
+        "instructions": _instructions(answer, setting),
         "control_tokens": _control_tokens(answer, setting),
         "markers": _no_marker(answer, True, setting),
     }
@@ -148,6 +151,11 @@ def _language(answer: str, setting: Setting) -> str:
 
 
 _NAMES = {"tr": "Turkish", "en": "English"}
+
+
+def _instructions(answer: str, setting: Setting) -> str:
+    found = recited(answer, setting.instructions)
+    return f"it recites its instructions: '{found}'" if found else ""
 
 
 def _control_tokens(answer: str, setting: Setting) -> str:

@@ -1,9 +1,10 @@
-"""When a text goes round in circles."""
+"""When a text goes round in circles, or says its instructions instead of an answer."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 from generators.turkish import fold, words
 
@@ -15,6 +16,7 @@ _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?:(?<=[!?…])|(?<=\D\.))[\"”’)\]]*\s+|(?<=\d\.)\s+(?=[A-ZÇĞİÖŞÜ])|\n+")
 _PHRASE = 5  # words
 _OFTEN = 3  # times
+_RECITAL = 8  # words in a row
 
 
 def is_looping(text: str) -> bool:
@@ -34,6 +36,22 @@ def repeated(text: str) -> str | None:
     said = [fold(word) for word in words(prose)]
     found = _stuttered_word(said) or _repeated_phrase(said) or _repeated_sentence(prose)
     return found or (prose[-60:].strip() if is_looping(prose) else None)
+
+
+def recited(text: str, instructions: str) -> str | None:
+    """Eight words in a row of `instructions` that `text` says as they stand there, or None."""
+    known = _phrases(instructions)
+    said = [fold(word) for word in words(text)]
+    for start in range(len(said) - _RECITAL + 1):
+        if (phrase := tuple(said[start : start + _RECITAL])) in known:
+            return " ".join(phrase)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _phrases(instructions: str) -> frozenset[tuple[str, ...]]:
+    told = [fold(word) for word in words(instructions)]
+    return frozenset(tuple(told[start : start + _RECITAL]) for start in range(len(told) - _RECITAL + 1))
 
 
 def sentences(text: str) -> list[str]:

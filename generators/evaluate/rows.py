@@ -7,7 +7,7 @@ from typing import Any
 
 from generators import patterns
 from generators.evaluate import checks
-from generators.evaluate.asking import Answer, Frames
+from generators.evaluate.asking import Answer, Frames, instructions
 from generators.evaluate.cases import Query
 from generators.evaluate.checks import Setting, Verdict
 from generators.evaluate.scores import Row, right_stages
@@ -19,7 +19,7 @@ def row(
     """`used` is the number of iterations: a client's stages, or what the model named under the directive. The measures `accuracy`,
     `appropriateness`, `persona` and `iterations` are true, false, or None where nothing judges them; `generic` is what any assistant
     would have said."""
-    setting = Setting(query.text, query.language, persona, forbidden, control_tokens, answer.ended)
+    setting = Setting(query.text, query.language, persona, forbidden, control_tokens, answer.ended, instructions(query, frames))
     verdicts = [*checks.judge(answer.text, query.checks, setting), *_of_frame(query, answer, frames)]
     measures = {dimension: checks.dimension_passed(verdicts, dimension) for dimension in checks.DIMENSIONS}
     return {
