@@ -204,7 +204,10 @@ def _estimate(step: Step, past: Success | None, work: Work, machine: Any, paths:
             epochs=read.get("training", {}).get("epochs", work.epochs),
             quantisations=tuple(read.get("export", {}).get("quantisations", work.quantisations)),
         )
-    return estimate(basename, work, then, past.taken if past else {}, [paths.root / target for target in step.stage.targets], machine)
+    written = [paths.root / target for target in step.stage.targets]
+    if basename in ("base", "fuse"):  # the weights come in as many files as they were published in
+        written = sorted(written[0].parent.glob("*")) or written
+    return estimate(basename, work, then, past.taken if past else {}, written, machine)
 
 
 # samples
@@ -735,7 +738,7 @@ def report(project: Project, paths: Paths, name: str) -> None:
 
 def lock_inputs(project: Project, paths: Paths, name: str) -> list[Path]:
     """Of what the lock pins, all but the program itself, and but the base's weights, which change with source.json."""
-    files = {kind: found for kind, found in _files_of(project, paths, name).items() if kind != "generators"}
+    files = _files_of(project, paths, name, program=False)
     weights = set(_weights(paths.model(project.recipes[name]["base"])))
     return [path for found in files.values() for path in found if path not in weights]
 
@@ -769,7 +772,7 @@ def lock_slice(project: Project, name: str) -> Slice:
     }
 
 
-def _files_of(project: Project, paths: Paths, name: str) -> dict[str, list[Path]]:
+def _files_of(project: Project, paths: Paths, name: str, program: bool = True) -> dict[str, list[Path]]:
     """What a recipe's release was made with and what came of it, by kind, in the order of the build."""
     recipe, outputs = project.recipes[name], paths.recipe(name)
     model = paths.model(recipe["base"])
@@ -783,7 +786,7 @@ def _files_of(project: Project, paths: Paths, name: str) -> dict[str, list[Path]
     }
     return {
         "templates": sorted(paths.templates.rglob("*.j2")),
-        "generators": sorted(Path(__file__).parent.rglob("*.py")),
+        "generators": sorted(Path(__file__).parent.rglob("*.py")) if program else [],
         "samples": [paths.samples(category) for category in project.categories],
         **named,
     }

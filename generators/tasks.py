@@ -6,6 +6,7 @@ the source of its stage. The slice itself is stored, with what the run took, so 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -45,9 +46,10 @@ def load_project(root: Path) -> Any:
 
 
 class Reads:
-    """Up to date while the slice of the specs that the task reads equals the one of its last success.
+    """Up to date while the slice of the specs that the task reads is that of its last success, whatever the order of its keys.
 
-    reads: the slice, or a function that gives it, called once and only when somebody asks.
+    reads: the slice, or a function that gives it, called once and only when somebody asks. A digest is compared; the slice itself is kept
+    for `plan` (see WriteThrough).
     """
 
     def __init__(self, reads: Any):
@@ -55,11 +57,15 @@ class Reads:
 
     @cached_property
     def value(self) -> Any:
-        return json.loads(json.dumps(self._reads() if callable(self._reads) else self._reads))  # as it comes back from the database
+        return self._reads() if callable(self._reads) else self._reads
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.value, sort_keys=True).encode()).hexdigest()
 
     def __call__(self, task: Any, values: dict[str, Any]) -> bool:
-        task.value_savers.append(lambda: {"reads": self.value})
-        return "reads" in values and bool(values["reads"] == self.value)
+        task.value_savers.append(lambda: {"reads": self.digest, "slice": self.value})
+        return bool(values.get("reads") == self.digest)
 
 
 def task(
@@ -217,10 +223,12 @@ class Reporter(ConsoleReporter):
 class WriteThrough(SqliteDB):
     """doit's sqlite backend, committed after every task: a build that is killed forgets nothing that was finished.
 
-    Until there is something to remember it is held in memory: a command that only looks leaves no file behind.
+    Until there is something to remember it is held in memory: a command that only looks leaves no file behind. Slices stand in a table of
+    their own, which only `plan` reads: they are long, and a `doit` with nothing to do compares digests.
     """
 
     desc = "sqlite, committed after every task"
+    _slice: Any = None
 
     def _sqlite3(self, name: str) -> Any:
         self._on_disk = os.path.exists(name)
@@ -234,6 +242,9 @@ class WriteThrough(SqliteDB):
             self._on_disk = True
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
+        if dependency == "_values_:":
+            self._slice = value.get("slice")
+            value = {key: each for key, each in value.items() if key != "slice"}
         super().set(task_id, dependency, value)
         if dependency != "deps:":  # the last entry that doit writes for a task
             return
@@ -243,6 +254,9 @@ class WriteThrough(SqliteDB):
             return
         self._to_disk()
         self._conn.execute("insert or replace into doit values (?,?)", (task_id, self.codec.encode(self._cache[task_id])))
+        if self._slice is not None:
+            self._conn.execute("create table if not exists slices (task_id text not null primary key, slice text)")
+            self._conn.execute("insert or replace into slices values (?,?)", (task_id, self.codec.encode(self._slice)))
         self._conn.commit()
 
     def dump(self) -> None:
@@ -254,15 +268,23 @@ class WriteThrough(SqliteDB):
 # --- for `plan` -------------------------------------------------------------------------------------------------------------------
 
 
+def tasks_of(namespace: dict[str, Any]) -> list[Any]:
+    """doit's tasks of a dodo.py, in the order of its creators. doit's own way there reads every creator's source to learn its line."""
+    from doit.loader import generate_tasks
+
+    creators = [value for name, value in namespace.items() if name.startswith("task_") and hasattr(value, "__code__")]
+    creators.sort(key=lambda creator: creator.__code__.co_firstlineno)
+    return [made for creator in creators for made in generate_tasks(creator.__name__.removeprefix("task_"), creator(), creator.__doc__)]
+
+
 def stages_before(namespace: dict[str, Any], wanted: str) -> list[Stage]:
     """What dodo.py declares, as plain values: the task `wanted` and all that comes before it, in build order.
 
     namespace: dodo.py's. Raises UserError when there is no such task.
     """
     from doit.control import TaskControl
-    from doit.loader import load_tasks
 
-    tasks = TaskControl(load_tasks(namespace)).tasks
+    tasks = TaskControl(tasks_of(namespace)).tasks
     if wanted not in tasks:
         raise UserError(f"no task {wanted!r}; doit list --all shows them")
     needed: set[str] = set()
@@ -279,6 +301,7 @@ def _as_stage(task: Any) -> Stage:
     from generators.plan import Stage
 
     reads = next((check.value for check, _, _ in task.uptodate if isinstance(check, Reads)), None)
+    reads = json.loads(json.dumps(reads))  # as it comes back from the database
     return Stage(task.name, reads, tuple(sorted(task.file_dep)), tuple(task.targets), tuple(task.task_dep))
 
 
@@ -292,15 +315,16 @@ def successes(database: Path) -> dict[str, Success]:
         return {}
     connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        rows = connection.execute("select task_id, task_data from doit").fetchall()
+        tasks = connection.execute("select task_id, task_data from doit").fetchall()
+        has_slices = connection.execute("select 1 from sqlite_master where name = 'slices'").fetchone()
+        slices = dict(connection.execute("select task_id, slice from slices").fetchall()) if has_slices else {}
     finally:
         connection.close()
     found: dict[str, Success] = {}
-    for name, data in rows:
+    for name, data in tasks:
         stored = json.loads(data)
-        values = stored.get("_values_:") or {}
         files = {path: tuple(stored[path]) for path in stored.get("deps:") or () if path in stored}
-        found[name] = Success(values.get("reads"), files, values.get("taken") or {})
+        found[name] = Success(json.loads(slices.get(name, "null")), files, (stored.get("_values_:") or {}).get("taken") or {})
     return found
 
 
@@ -308,7 +332,7 @@ class Loader(DodoTaskLoader):
     """A stage that is named without a recipe means the default recipe, and `base` its base: dodo.py's DEFAULTS. `samples` stays all."""
 
     def load_tasks(self, cmd: Any, pos_args: Any) -> Any:
-        tasks = super().load_tasks(cmd, pos_args)
+        tasks = tasks_of(self.namespace)
         for group in tasks:
             meant = [f"{group.name}:{name}" for name in self.namespace.get("DEFAULTS", ()) if f"{group.name}:{name}" in group.task_dep]
             if group.has_subtask and meant:

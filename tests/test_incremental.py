@@ -205,7 +205,7 @@ READ: Rows = {
     "another quantisation first": (sub(MINI, r"\[Q8_0\]", "[Q4_0, Q8_0]"), {"modelfile"} | EXPORTED),
     "the name in Ollama": (sub(MINI, r"^  name: jessy-mini", "  name: jessy-tiny"), EXPORTED),
     "the recipe's description": (sub(MINI, r"^description: ", "description: Real "), EXPORTED),
-    "a stop text": (sub(GEMMA, r"stop: \[", 'stop: ["---", '), SPOKEN | JUDGED),
+    "a stop text": (sub(GEMMA, r"stop: \[<end_of_turn>, <start_of_turn>\]", "stop: [<end_of_turn>]"), SPOKEN | JUDGED),
     "a licence's notice": (sub(MODEL, r"^  notice: >-\n", "  notice: >-\n    Mind that\n"), {"report"}),
     # Evaluation and report.
     "a client's stop rule": (sub(CLIENT, r"alone: 0.95", "alone: 0.96"), JUDGED),

@@ -101,6 +101,8 @@ def _formulas(stage: str, work: Work, machine: Machine) -> tuple[float, float, f
     if stage == "gguf":
         files = sum(_BITS[name] / 8 * n for name in work.quantisations)
         return passing * len(work.quantisations) + _LOADING_S, 2 * _MODEST_MEMORY + n, files
+    if stage == "parity":
+        return 2 * _LOADING_S, 2 * _MODEST_MEMORY + n, 1e5
     if stage == "evaluate":
         return _LOADING_S + work.queries * _seconds_a_query(n, machine), _MODEST_MEMORY + 1.5 * n, 1e6
     return 1.0, _MODEST_MEMORY, 1e6
