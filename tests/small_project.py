@@ -11,11 +11,11 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import re
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,31 +116,19 @@ def _read_for(stage: str, target: str, reads: Any) -> Any:
 def checked_once() -> Iterator[None]:
     """Spec files and templates with bytes that were read before are not read again: the projects of a test differ in one file."""
     from generators import templates
-    from generators.specs import validate, yaml_source
+    from generators.specs import project
 
-    seen: dict[Any, bytes] = {}
-    read, check, check_template = yaml_source.read, validate.validate, templates.problems_of_template
-
-    def remembered(key: Any, work: Any) -> Any:
-        if key not in seen:
-            seen[key] = pickle.dumps(work())
-        return pickle.loads(seen[key])
-
-    def read_once(path: Path, file: str) -> Any:
-        return remembered((file, path.read_bytes()), lambda: read(path, file)) if path.is_file() else read(path, file)
-
-    def checked(document: Any, kind: str, partial: bool = False) -> Any:
-        key = (document.file, kind, partial, pickle.dumps(document.value))
-        value, document.problems = remembered(key, lambda: (check(document, kind, partial=partial), document.problems))
-        return value
+    seen: Any = {}
+    load, check_template = project.load, templates.problems_of_template
 
     def checked_template(folder: Path, name: str) -> Any:
-        names = tuple(sorted(path.as_posix() for path in folder.rglob("*.j2")))
-        return remembered((name, (folder / name).read_bytes(), names), lambda: list(check_template(folder, name)))
+        key = (name, (folder / name).read_bytes(), tuple(sorted(path.as_posix() for path in folder.rglob("*.j2"))))
+        if key not in seen:
+            seen[key] = list(check_template(folder, name))
+        return seen[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml_source, "read", read_once)
-        patch.setattr(validate, "validate", checked)
+        patch.setattr(project, "load", partial(load, seen=seen))
         patch.setattr(templates, "problems_of_template", checked_template)
         yield
 
@@ -170,12 +158,14 @@ def at(folder: Path) -> Iterator[None]:
 
 def doit(root: Path, *words: str) -> tuple[int, list[str], str]:
     """doit itself, in this process, on a fresh reading of the project's dodo.py: exit code, the tasks that ran in order, what was printed."""
-    from doit.cmd_base import ModuleTaskLoader
     from doit.doit_cmd import DoitMain
 
-    from generators.tasks import Reporter
+    from generators.tasks import Loader, Reporter
 
-    class Loader(ModuleTaskLoader):
+    class WithPlaceholders(Loader):
+        def setup(self, opt_values: Any) -> None:
+            self.namespace = runpy.run_path("dodo.py")
+
         def load_tasks(self, cmd: Any, pos_args: Any) -> Any:
             return _with_placeholders(super().load_tasks(cmd, pos_args))
 
@@ -191,7 +181,7 @@ def doit(root: Path, *words: str) -> tuple[int, list[str], str]:
     with at(root), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(Reporter, "execute_task", note)
         patch.setattr("doit.plugin.entry_points_impl", lambda: lambda group: [])  # what is installed is not searched for plugins each time
-        code = DoitMain(Loader(runpy.run_path("dodo.py"))).run(list(words))
+        code = DoitMain(WithPlaceholders()).run(list(words))
     return code, ran, printed.getvalue()
 
 

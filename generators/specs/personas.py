@@ -1,75 +1,114 @@
-"""Personas that extend one another: single fields replaced, lists appended to and taken from."""
+"""Personas that extend one another: single fields replaced, parameters one by one, lists appended to and taken from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from generators.errors import Problem, did_you_mean, one_of
 
 if TYPE_CHECKING:
     from generators.specs.project import Project
+    from generators.specs.yaml_source import Document, Steps
+
+Persona = dict[str, Any]
+Documents = Mapping[tuple[str, str], "Document"]
 
 # How an entry of each list is named when it is to be removed.
-_NAMED_BY = {"style": lambda line: line, "principles": lambda principle: principle["name"], "messages": lambda message: message["user"]}
+_NAMED_BY: dict[str, Callable[[Any], str]] = {
+    "style": lambda line: line,
+    "principles": lambda principle: principle["name"],
+    "messages": lambda message: message["user"],
+}
+_ABOUT_EXTENDING = ("extends", "append", "remove")
 
 
-def resolve(project: Project, documents: dict[tuple[str, str], Any]) -> list[Problem]:
-    """Replace every persona by its full self, in place. Returns cycles, unknown names and missing fields as problems."""
-    from generators.specs import validate, yaml_source
+def resolve(project: Project, documents: Documents) -> list[Problem]:
+    """Replace every persona by its full self, in place; one that cannot be is taken out. Returns what stood in the way.
 
-    problems: list[Problem] = []
-    resolved: dict[str, dict[str, Any]] = {}
+    A persona whose parent's file has problems of its own is taken out silently: those problems are told already.
+    """
+    resolver = _Resolver(project.personas, documents)
+    resolved = {name: resolver.full(name, ()) for name in project.personas}
+    project.personas = {name: persona for name, persona in resolved.items() if persona is not None}
+    return resolver.problems
 
-    def full(name: str, way: tuple[str, ...]) -> dict[str, Any] | None:
-        if name in resolved:
-            return resolved[name]
-        own, document = project.personas[name], documents["persona", name]
+
+def lineage(name: str, documents: Documents) -> Iterator[Document]:
+    """The file of a persona, then those of the personas that it extends."""
+    seen: set[str] = set()
+    while name not in seen and ("persona", name) in documents:
+        seen.add(name)
+        document = documents["persona", name]
+        yield document
+        name = document.value.get("extends", "") if isinstance(document.value, dict) else ""
+
+
+def where_written(name: str, field: str, documents: Documents) -> tuple[Document, Steps]:
+    """The file in which a field of a persona is written, its own or one that it extends, and the way to it there."""
+    files = list(lineage(name, documents))
+    for document in files:
+        if document.node((field,)):
+            return document, (field,)
+    return files[0], ()
+
+
+class _Resolver:
+    def __init__(self, personas: dict[str, Persona], documents: Documents):
+        self.personas, self.documents = personas, documents
+        self.problems: list[Problem] = []
+        self.resolved: dict[str, Persona | None] = {}
+
+    def full(self, name: str, way: tuple[str, ...]) -> Persona | None:
+        """way: the personas that led here by extending."""
+        if name not in self.resolved:
+            self.resolved[name] = self._full(name, way)
+        return self.resolved[name]
+
+    def _full(self, name: str, way: tuple[str, ...]) -> Persona | None:
+        own, document = self.personas[name], self.documents["persona", name]
         parent = own.get("extends")
         if parent is None:
-            resolved[name] = own
+            alone = [key for key in own if key in _ABOUT_EXTENDING]
+            self.problems += [document.wrong((key,), "there is nothing to change without `extends`", at_key=True) for key in alone]
             return own
-        if parent in way or parent == name:
-            problems.append(document.problem(("extends",), f"extends: {' -> '.join((*way, name, parent))} goes round in a circle"))
+        if parent in (*way, name):
+            circle = " -> ".join([*way, name, parent])
+            self.problems.append(document.wrong(("extends",), f"{circle} goes round in a circle"))
             return None
-        if parent not in project.personas:
-            known = [other for other in project.personas if other != name]
-            problems.append(
-                document.problem(("extends",), f"extends: no persona {parent!r}; there are {one_of(known)}{did_you_mean(parent, known)}")
-            )
+        known = sorted(other for kind, other in self.documents if kind == "persona" and other != name)
+        if parent not in known:
+            hint = did_you_mean(parent, known)
+            self.problems.append(document.wrong(("extends",), f"no persona {parent!r}; there {_are(known)}{hint}"))
             return None
-        base = full(parent, (*way, name))
-        if base is None:
-            return None
-        merged = _merge(base, own, document, problems)
-        whole = yaml_source.Document(document.file, merged, document.places, document.key_places)
-        checked = validate.validate(whole, "persona")
-        if checked is None:
-            problems.extend(whole.problems)
-            return None
-        resolved[name] = checked
-        return checked
+        base = self.full(parent, (*way, name)) if parent in self.personas else None
+        return self._merged(base, own, document) if base is not None else None
 
-    for name in project.personas:
-        full(name, ())
-    if not problems:
-        project.personas.update(resolved)
-    return problems
+    def _merged(self, base: Persona, own: Persona, document: Document) -> Persona | None:
+        from generators.specs.validate import checked
+
+        merged = {key: value for key, value in base.items() if key not in _ABOUT_EXTENDING}
+        merged |= {key: value for key, value in own.items() if key not in _ABOUT_EXTENDING}
+        merged["parameters"] = {**base["parameters"], **own.get("parameters", {})}
+        found = list(_removed(merged, own.get("remove", {}), document))
+        for key, entries in own.get("append", {}).items():
+            merged[key] = [*merged[key], *entries]
+        whole, problems = checked(merged, document, "persona")
+        self.problems += found + problems
+        return None if found or problems else whole
 
 
-def _merge(base: dict[str, Any], own: dict[str, Any], document: Any, problems: list[Problem]) -> dict[str, Any]:
-    merged = {key: value for key, value in base.items() if key not in ("extends", "append", "remove")}
-    merged |= {key: value for key, value in own.items() if key not in ("extends", "append", "remove", "parameters")}
-    merged["parameters"] = {**base.get("parameters", {}), **own.get("parameters", {})}
-    for key, names in own.get("remove", {}).items():
-        present = [_NAMED_BY[key](entry) for entry in merged[key]]
+def _removed(merged: Persona, remove: dict[str, list[str]], document: Document) -> Iterator[Problem]:
+    """Take entries out of the lists of `merged`, in place."""
+    for key, names in remove.items():
+        name_of = _NAMED_BY[key]
+        present = [name_of(entry) for entry in merged[key]]
         for index, name in enumerate(names):
             if name not in present:
-                problems.append(
-                    document.problem(
-                        ("remove", key, index), f"remove.{key}[{index}]: {name!r} is not there to be removed{did_you_mean(name, present)}"
-                    )
-                )
-        merged[key] = [entry for entry in merged[key] if _NAMED_BY[key](entry) not in names]
-    for key, entries in own.get("append", {}).items():
-        merged[key] = merged[key] + entries
-    return merged
+                hint = did_you_mean(name, present) or (f"; there {_are(present)}" if key == "principles" else "")
+                yield document.wrong(("remove", key, index), f"{name!r} is not there to be removed{hint}")
+        merged[key] = [entry for entry in merged[key] if name_of(entry) not in names]
+
+
+def _are(names: list[str]) -> str:
+    return f"are {one_of(names)}" if len(names) > 1 else f"is only {names[0]}" if names else "is no other"

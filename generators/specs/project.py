@@ -1,18 +1,26 @@
 """`load(root)`: every spec of a project, checked, with defaults filled in, as one plain `Project`.
 
-What was read is kept in `build/.cache/` keyed by the bytes of all spec files and of this package, so that a `doit` with nothing
-to do parses no YAML. The cache is written only when every spec is right.
+What was read is kept in `build/.cache/` keyed by the bytes of all specs and templates and by the state of this package, so that a `doit`
+with nothing to do parses no YAML. The cache is written only when every spec is right: a mistake leaves `build/` as it was.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import sys
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from generators.errors import Problem, SpecErrors
+from generators.errors import Problem, SpecErrors, UserError
+from generators.specs.on_disk import File, files_in
+
+if TYPE_CHECKING:
+    from generators.specs.yaml_source import Document
 
 Spec = dict[str, Any]
 Lines = list[int]
@@ -37,7 +45,7 @@ class Project:
 
 
 # kind of file -> attribute of Project
-_PLACES = {
+ATTRIBUTES = {
     "category": "categories",
     "model": "models",
     "chat_format": "chat_formats",
@@ -46,98 +54,177 @@ _PLACES = {
     "recipe": "recipes",
     "suite": "suites",
 }
+# (kind, path, bytes) of a file -> what was made of it
+Seen = MutableMapping[tuple[str, str, "bytes | Problem"], "tuple[Document, Spec | None]"]
 
 
-def load(root: Path, keep: bool = True) -> Project:
-    """keep: whether what was read is cached. Raises SpecErrors with every problem of every file."""
-    key = _digest(root)
+def load(root: Path, keep: bool = True, seen: Seen | None = None) -> Project:
+    """keep: whether what was read is cached under `build/`. seen: for a caller that loads again and again, the files that it has
+    loaded before. Raises SpecErrors with every problem of every file."""
+    files = list(files_in(root, "specs", (".yaml", ".yml"), levels=4))
+    templates = list(files_in(root, "templates", (".j2",), levels=8))
+    key = _digest([*files, *templates])
     cache = root / "build" / ".cache" / "specs.pickle"
-    cached = _from_cache(cache, key)
-    if cached is not None:
-        return cached
-    project = _read_all(root, _spec_files(root))
-    if keep:
-        _to_cache(cache, key, project)
+    project = _from_cache(cache, key)
+    if project is None:
+        project = _checked(root, files, templates, {} if seen is None else seen)
+        if keep:
+            _to_cache(cache, key, project)
     return project
 
 
-def _spec_files(root: Path) -> list[tuple[str, Path]]:
-    """(kind, path) of every spec file, in a fixed order."""
-    from generators.specs.schema import FILES
+def spec_files(root: Path) -> list[tuple[str, Path]]:
+    """(kind, path) of every spec file, by name."""
+    found = [(_kind(file)[0], root / file.path) for file in files_in(root, "specs", (".yaml", ".yml"), levels=4)]
+    return [(kind, path) for kind, path in found if kind is not None]
 
-    return [(kind, path) for kind, (_, pattern) in FILES.items() for path in sorted((root / "specs").glob(pattern))]
+
+_spec_files = spec_files  # the name that tests of other stages know
 
 
-def _digest(root: Path) -> str:
-    """Of the names and bytes of all spec files, of the templates that they are checked against, and of the modules that read them.
+# --- the cache --------------------------------------------------------------------------------------------------------------------
 
-    What is a spec file of which kind is not asked here: with a cache that holds, the schema need not be imported.
-    """
-    digest = hashlib.sha256()
-    specs = [path for depth in ("*.yaml", "*/*.yaml", "*/*/*.yaml") for path in (root / "specs").glob(depth)]
-    for path in sorted([*specs, *(root / "templates").rglob("*.j2")]) + sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(f"{path}\0".encode())
-        digest.update(path.read_bytes() if path.is_file() else b"")
+
+def _digest(files: list[File]) -> str:
+    """Of what the specs and templates say, and of the state of the program that judges them."""
+    digest = hashlib.sha256(f"{sys.version_info}\n".encode())
+    for path, data in files:
+        content = data if isinstance(data, bytes) else str(data).encode("utf-8", "replace")
+        digest.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(content)
+    for folder, folders, names in os.walk(Path(__file__).parents[1]):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(".py"):
+                status = os.stat(os.path.join(folder, name))
+                digest.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _from_cache(cache: Path, key: str) -> Project | None:
+    """None without a cache, with one of other specs, and with one that something has damaged."""
     try:
-        stored_key, project = pickle.loads(cache.read_bytes())
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError):
-        return None  # no cache, or one of another version: read the specs themselves
-    return project if stored_key == key else None
+        stored = cache.read_bytes()
+    except OSError:
+        return None
+    head, payload = stored[:96], stored[96:]
+    if head != key.encode() + hashlib.sha256(payload).digest():
+        return None
+    project = pickle.loads(payload)
+    return project if isinstance(project, Project) else None
 
 
 def _to_cache(cache: Path, key: str, project: Project) -> None:
     from generators.files import atomic_path
 
-    with atomic_path(cache) as temporary:
-        temporary.write_bytes(pickle.dumps((key, project), protocol=pickle.HIGHEST_PROTOCOL))
+    payload = pickle.dumps(project, protocol=pickle.HIGHEST_PROTOCOL)
+    try:
+        with atomic_path(cache) as temporary:
+            temporary.write_bytes(key.encode() + hashlib.sha256(payload).digest() + payload)
+    except (OSError, UserError):
+        return  # a full disk or a folder that is read-only: the specs are right all the same, and are read again the next time
 
 
-def _read_all(root: Path, files: list[tuple[str, Path]]) -> Project:
-    from generators.specs import cross_checks, personas, validate, yaml_source
+# --- reading and checking ---------------------------------------------------------------------------------------------------------
+
+
+def _checked(root: Path, files: list[File], templates: list[File], seen: Seen) -> Project:
+    from generators.specs import cross_checks, personas
 
     project = Project()
-    documents: dict[tuple[str, str], yaml_source.Document] = {}
-    problems = _missing_files(root, files)
-    for kind, path in files:
-        document = yaml_source.read(path, path.relative_to(root).as_posix())
-        name = f"{path.parent.name}/{path.stem}" if kind == "category" else path.stem
-        documents[kind, name] = document
-        extends = kind == "persona" and isinstance(document.value, dict) and "extends" in document.value
-        value = validate.validate(document, kind, partial=extends)
-        if value is None:
-            problems += document.problems
+    documents: dict[tuple[str, str], Document] = {}
+    problems = [file.data for file in templates if isinstance(file.data, Problem)]
+    for file in files:
+        kind, misplaced = _kind(file)
+        if kind is None:
+            problems.append(misplaced or Problem(file.path, 0, 0, "is no spec"))
             continue
-        if kind in _PLACES:
-            getattr(project, _PLACES[kind])[name] = value
-        else:
-            setattr(project, kind, value)
-        _note_lines(project, kind, name, document)
-    if problems:
-        raise SpecErrors(problems)
+        name = _name(kind, file.path)
+        document, value = seen.get((kind, file.path, file.data)) or seen.setdefault((kind, file.path, file.data), _read(kind, file))
+        documents[kind, name] = document
+        problems += document.problems + list(_problems_of_name(kind, name, file.path, documents))
+        if value is not None:
+            _put(project, kind, name, value, document)
+    problems += _missing(root, documents)
     problems += personas.resolve(project, documents)
-    if not problems:
-        problems += cross_checks.check(root, project, documents)
+    problems += cross_checks.check(root, project, documents, {file.path: file.data for file in templates})
     if problems:
         raise SpecErrors(problems)
     return project
 
 
-def _note_lines(project: Project, kind: str, name: str, document: Any) -> None:
+def _read(kind: str, file: File) -> tuple[Document, Spec | None]:
+    from generators.specs import validate, yaml_source
+
+    document = yaml_source.decode(file.data, file.path)
+    extends = kind == "persona" and isinstance(document.value, dict) and "extends" in document.value
+    return document, validate.validate(document, kind, partial=extends)
+
+
+def _put(project: Project, kind: str, name: str, value: Spec, document: Document) -> None:
+    if kind not in ATTRIBUTES:
+        setattr(project, kind, value)
+        return
+    getattr(project, ATTRIBUTES[kind])[name] = value
     for wanted, key, lines in (("category", "examples", project.example_lines), ("suite", "cases", project.case_lines)):
         if kind == wanted:
-            lines[name] = [document.places[(key, index)][0] for index in range(len(document.value[key]))]
+            lines[name] = [document.problem((key, index), "").line for index in range(len(value[key]))]
 
 
-def _missing_files(root: Path, files: list[tuple[str, Path]]) -> list[Problem]:
-    present = {kind for kind, _ in files}
+def _name(kind: str, path: str) -> str:
+    parts = path.removesuffix(".yaml").split("/")
+    return "/".join(parts[-2:]) if kind == "category" else parts[-1]
+
+
+def _kind(file: File) -> tuple[str | None, Problem | None]:
+    """The kind of spec that a file is by its place, or what to do with a file that is of none."""
+    from generators.errors import did_you_mean, one_of
     from generators.specs.schema import FILES
 
+    inside = file.path.removeprefix("specs/")
+    for kind, (_, pattern, *_rest) in FILES.items():
+        if fnmatchcase(inside, pattern) and inside.count("/") == pattern.count("/"):
+            return kind, None
+    if isinstance(file.data, Problem):
+        return None, file.data
+    folder = inside.split("/")[0]
+    folders = sorted({pattern.split("/")[0] for _, pattern, *_rest in FILES.values()})
+    if inside.endswith(".yml"):
+        remedy = f"name it {inside.split('/')[-1].removesuffix('.yml')}.yaml"
+    elif folder == "categories":
+        remedy = "a category is kept as specs/categories/GROUP/NAME.yaml"
+    elif folder in folders:
+        remedy = f"keep it directly in specs/{folder}/"
+    else:
+        remedy = f"specs/ holds {one_of(folders)}{did_you_mean(folder, folders)}"
+    return None, Problem(file.path, 0, 0, f"nothing reads this file; {remedy}")
+
+
+def _problems_of_name(kind: str, name: str, path: str, documents: dict[tuple[str, str], Document]) -> Iterator[Problem]:
+    """A file's name goes into task names, paths and Ollama; on many machines Slang.yaml and slang.yaml are one file."""
+    import re
+
+    from generators.specs.schema import NAME_PATTERN
+
+    twins = [other for of_kind, other in documents if of_kind == kind and other != name and other.casefold() == name.casefold()]
+    if twins:
+        other = documents[kind, twins[0]].file
+        yield Problem(path, 0, 0, f"differs from {other} by letter case alone; on many machines they are one file, so rename one of them")
+        return
+    for part in name.split("/"):
+        if not re.fullmatch(NAME_PATTERN, part):
+            what = "folder" if "/" in name and part == name.split("/")[0] else "file"
+            yield Problem(path, 0, 0, f"{part!r} is not a name of lower-case letters, digits, '.', '_' and '-'; rename the {what}")
+
+
+def _missing(root: Path, documents: dict[tuple[str, str], Document]) -> list[Problem]:
+    from generators.specs.schema import FILES
+
+    if not (root / "specs").exists():
+        return [Problem("specs", 0, 0, "is missing; a project keeps its specs in this folder beside dodo.py")]
+    present = {kind for kind, _ in documents}
     return [
-        Problem(f"specs/{pattern}", 0, 0, "is missing; every project has at least one such file")
-        for kind, (_, pattern) in FILES.items()
-        if kind not in present and kind not in ("client", "suite")
+        Problem(f"specs/{known.pattern}", 0, 0, "is missing; a project has at least one such file")
+        for kind, known in FILES.items()
+        if kind not in present and not known.optional
     ]

@@ -1,12 +1,13 @@
 """The fields of every kind of spec file: types, limits, defaults and help. The only home of that knowledge.
 
-Each schema is a cerberus schema; `meta.help` is the sentence that the spec reference and editors show. `FILES` says which
-files are of which kind.
+Each schema is a cerberus schema. `meta.help` is the sentence that the spec reference and editors show, `meta.form` says in words what
+a `regex` asks for, `meta.elsewhere` where a key belongs that people look for in the wrong place. `FILES` says which files are of which
+kind.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
 
@@ -19,25 +20,37 @@ SCHEDULES = ("constant", "linear", "cosine")
 ARCHITECTURES = ("gemma", "gemma2", "gemma3", "llama", "qwen2", "qwen3")
 # llama.cpp's names, in the order of their size.
 QUANTISATIONS = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_0")
-# What Ollama's PARAMETER instruction accepts, with its types; anything else it refuses, or warns about and drops.
-OLLAMA_PARAMETERS: dict[str, str] = {
-    **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed", "num_predict", "top_k"), "integer"),
-    **dict.fromkeys(("repeat_last_n", "draft_num_predict"), "integer"),
-    **dict.fromkeys(("top_p", "min_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"), "number"),
-    "use_mmap": "boolean",
-}
+LARGEST_INTEGER = 2**63 - 1  # what fits into the 64 bits that other programs have for it
+# Where a base model's weights may come from; a source names exactly one.
+SOURCES = ("package", "gguf", "ollama", "directory", "repo")
 # The client's dimensions (clients/*.yaml may narrow them).
 LAYER_PATTERN = r"[CD][0-9]{2}"
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+SLOT_PATTERN = r"[a-z_][a-z0-9_]*"
 SPELLING_PATTERN = r"(lower|no_question_mark|ascii|spoken)(\+(lower|no_question_mark|ascii|spoken))*"
+_FORMS = {
+    LAYER_PATTERN: "'C' or 'D' and two digits, such as C04",
+    NAME_PATTERN: "a name of lower-case letters, digits, '.', '_' and '-'",
+    SLOT_PATTERN: "a name of lower-case letters, digits and '_'",
+    SPELLING_PATTERN: "one or more of lower, no_question_mark, ascii, spoken, joined by '+'",
+}
 
 
 def _field(kind: str, help_text: str, **rules: Any) -> Schema:
-    return {"type": kind, "meta": {"help": help_text}, **rules}
+    meta: Schema = {"help": help_text}
+    if form := rules.pop("form", None) or _FORMS.get(rules.get("regex", "")):
+        meta["form"] = form
+    if elsewhere := rules.pop("elsewhere", None):
+        meta["elsewhere"] = elsewhere
+    return {"type": kind, "meta": meta, **rules}
 
 
 def _text(help_text: str, **rules: Any) -> Schema:
     return _field("string", help_text, empty=False, **rules)
+
+
+def _name(help_text: str, **rules: Any) -> Schema:
+    return _text(help_text, regex=NAME_PATTERN, **rules)
 
 
 def _number(help_text: str, **rules: Any) -> Schema:
@@ -45,15 +58,15 @@ def _number(help_text: str, **rules: Any) -> Schema:
 
 
 def _integer(help_text: str, **rules: Any) -> Schema:
-    return _field("integer", help_text, coerce="integer", **rules)
+    return _field("integer", help_text, coerce="integer", **{"max": LARGEST_INTEGER} | rules)
 
 
 def _share(help_text: str, **rules: Any) -> Schema:
     return _number(help_text, min=0, max=1, **rules)
 
 
-def _flag(help_text: str, default: bool) -> Schema:
-    return _field("boolean", help_text, default=default)
+def _flag(help_text: str, **rules: Any) -> Schema:
+    return _field("boolean", help_text, **rules)
 
 
 def _list(help_text: str, item: Schema, **rules: Any) -> Schema:
@@ -62,6 +75,11 @@ def _list(help_text: str, item: Schema, **rules: Any) -> Schema:
 
 def _map(help_text: str, fields: Schema, **rules: Any) -> Schema:
     return _field("dict", help_text, schema=fields, **rules)
+
+
+def _by_name(help_text: str, key: Schema, value: Schema, **rules: Any) -> Schema:
+    """A mapping whose keys are chosen by whoever writes it."""
+    return _field("dict", help_text, keysrules=key, valuesrules=value, **rules)
 
 
 def _with_defaults(help_text: str, fields: Schema) -> Schema:
@@ -73,24 +91,27 @@ def _range(help_text: str, low: int, high: int, **rules: Any) -> Schema:
     return _list(help_text, _integer("A limit of the range.", min=low, max=high), minlength=2, maxlength=2, **rules)
 
 
+def _share_range(help_text: str, **rules: Any) -> Schema:
+    return _list(help_text, _share("A limit of the range."), minlength=2, maxlength=2, **rules)
+
+
 _LANGUAGE = {"allowed": list(LANGUAGES)}
 _TIER = {"allowed": list(TIERS)}
 _LAYERS_ITEM = _text("A dimension of the client, such as C04.", regex=LAYER_PATTERN)
 
 PROJECT: Schema = {
-    "name": _text("The project's name; files and reports carry it.", required=True, regex=NAME_PATTERN),
+    "name": _name("The project's name; files and reports carry it.", required=True),
     "seed": _integer("Every random choice starts from it: splits, expansion, framings, training.", default=0, min=0),
-    "default_recipe": _text("The recipe that plain `doit` builds.", required=True, regex=NAME_PATTERN),
-    "persona": _text("The persona that the samples speak as.", required=True, regex=NAME_PATTERN),
+    "default_recipe": _name("The recipe that plain `doit` builds: the name of a file of specs/recipes/.", required=True),
+    "persona": _name("The persona that the samples speak as: the name of a file of specs/personas/.", required=True),
     "dataset": _with_defaults(
         "How samples become train and valid.",
         {
-            "balance": _field(
-                "dict",
-                "Share of the samples each group should have; they add up to 1.",
+            "balance": _by_name(
+                "Share of the samples each group should have; they add up to 1. Nothing is asked for when it is left out.",
+                _name("A group: the name of a folder of specs/categories/."),
+                _share("A share."),
                 default={},
-                keysrules={"type": "string", "regex": NAME_PATTERN},
-                valuesrules=_share("A share."),
             ),
             "tolerance": _share("How far a group's share may lie from its balance.", default=0.02),
             "valid_share": _number("Share of every category that goes to the valid split.", default=0.1, min=0, max=0.5),
@@ -99,20 +120,20 @@ PROJECT: Schema = {
     "quality": _with_defaults(
         "What the samples must satisfy; each miss names the samples by file and line.",
         {
-            "tiers": _field(
-                "dict",
+            "tiers": _map(
                 "Least and greatest share of each tier among all samples.",
+                {tier: _share_range(f"Least and greatest share of the tier {tier}.") for tier in TIERS},
                 default={},
-                keysrules={"type": "string", "allowed": list(TIERS)},
-                valuesrules=_list("Least and greatest share.", _share("A share."), minlength=2, maxlength=2),
             ),
             "near_duplicate": _share("Similarity of two questions, or of two pairs, from which they are near duplicates.", default=0.9),
             "eval_leak": _share("Similarity of a question to an evaluation query from which it is a leak.", default=0.9),
             "same_opening": _share("Greatest share of answers of a category that begin with the same two words.", default=0.08),
             "forbidden": _list(
-                "Phrases that no answer may hold (letter case is ignored, by Turkish rules).", _text("A phrase."), default=[]
+                "Phrases that no answer may hold (letter case is ignored, by Turkish rules).",
+                _text("A phrase."),
+                default=[],
             ),
-            "opinion_required": _list("Groups in which every sample carries an opinion marker.", _text("A group."), default=[]),
+            "opinion_required": _list("Groups in which every sample carries an opinion marker.", _name("A group."), default=[]),
         },
     ),
 }
@@ -131,28 +152,27 @@ TIERS_FILE: Schema = {
         "Rules that guess the tier of a query. Points add up; the thresholds turn them into a tier.",
         {
             "bias": _number("Points that every query starts with.", default=0),
-            "thresholds": _field(
-                "dict",
+            "thresholds": _map(
                 "Points from which a query is medium, and from which it is high.",
-                default={"medium": 2, "high": 5},
-                schema={"medium": _number("From here on: medium.", default=2), "high": _number("From here on: high.", default=5)},
+                {"medium": _number("From here on: medium.", default=2), "high": _number("From here on: high.", default=5)},
+                default={},
             ),
             "length": _list(
                 "Points by number of words: the last entry whose `words` the query reaches counts.",
-                {
-                    "type": "dict",
-                    "schema": {
+                _map(
+                    "A length.",
+                    {
                         "words": _integer("Fewest words.", required=True, min=0),
                         "points": _number("Points added.", required=True),
                     },
-                },
+                ),
                 default=[],
             ),
             "cues": _list(
                 "Words and phrases that raise or lower the guess.",
-                {
-                    "type": "dict",
-                    "schema": {
+                _map(
+                    "A cue.",
+                    {
                         "name": _text("Shown when the verdict is explained.", required=True),
                         "any": _list("Patterns, as in the evaluation checks; one is enough.", _text("A pattern."), default=[]),
                         "cues": _list("Names of other cues; one that is found is enough as well.", _text("A name."), default=[]),
@@ -164,7 +184,7 @@ TIERS_FILE: Schema = {
                         ),
                         "points": _number("Points added once; 0 for a cue that only serves others.", required=True),
                     },
-                },
+                ),
                 default=[],
             ),
         },
@@ -176,23 +196,23 @@ _WORDS = _map(
     {"min": _integer("Fewest words.", default=1, min=0), "max": _integer("Most words.", default=400, min=1)},
     default={},
 )
-_THOUGHT: Schema = {
-    "type": "dict",
-    "schema": {
-        "text": _text("What JESSY sees at this pass.", required=True),
+_THOUGHT = _map(
+    "One earlier observation.",
+    {
+        "text": _text("What the persona sees at this pass.", required=True),
         "confidence": _share("How sure it is by then.", required=True),
-        "layers": _list("Dimensions it stands on.", _LAYERS_ITEM, required=True, minlength=1),
+        "layers": _list("Dimensions it stands on.", _LAYERS_ITEM, required=True, minlength=1, maxlength=15),
     },
-}
-_TURN: Schema = {
-    "type": "dict",
-    "schema": {
+)
+_TURN = _map(
+    "One turn.",
+    {
         "user": _text("What the user says.", required=True),
         "jessy": _text("What the persona answers.", required=True),
     },
-}
+)
 _EXAMPLE_FIELDS: Schema = {
-    "user": _text("What the user says."),
+    "user": _text("What the user says; `{{ slots.NAME }}` stands for a value of a slot, here and in the answer."),
     "jessy": _text("What the persona answers."),
     "turns": _list("A conversation of several turns, instead of `user` and `jessy`.", _TURN, minlength=2, maxlength=8),
     "language": _text("Language of the answers; the category's by default.", **_LANGUAGE),
@@ -214,26 +234,26 @@ CATEGORY: Schema = {
     "template": _text("The Jinja template, under templates/, that renders one sample.", default="samples/chat.j2"),
     "quality": _with_defaults("Limits for the samples of this category.", {"words": _WORDS}),
     "count": _integer("Samples that the category yields; more than the authored examples are expanded.", min=1),
-    "slots": _field(
-        "dict",
+    "slots": _by_name(
         "Values that fill `{{ slots.NAME }}` in examples when the category is expanded.",
+        _text("Name of a slot.", regex=SLOT_PATTERN),
+        _list("The values of one slot.", _text("A value."), minlength=1),
         default={},
-        keysrules={"type": "string", "regex": r"[a-z_][a-z0-9_]*"},
-        valuesrules=_list("The values of one slot.", _text("A value."), minlength=1),
     ),
     "spelling": _map(
         "How people type: user texts (never answers) in other spellings.",
         {
             "share": _share("Share of the samples whose user texts are respelt.", default=0.5),
             "variants": _list(
-                "lower, no_question_mark, ascii (Turkish letters without their marks), spoken (bişey, geliyo), or several joined by +.",
+                "Any of lower, no_question_mark, ascii (Turkish letters without their marks), spoken (bişey, geliyo), or several joined "
+                "by +.",
                 _text("A variant.", regex=SPELLING_PATTERN),
                 required=True,
                 minlength=1,
             ),
         },
     ),
-    "examples": _list("The authored samples.", {"type": "dict", "schema": _EXAMPLE_FIELDS}, required=True, minlength=1),
+    "examples": _list("The authored samples.", _map("One sample.", _EXAMPLE_FIELDS), required=True, minlength=1),
 }
 
 _SOURCE_FIELDS: Schema = {
@@ -243,18 +263,18 @@ _SOURCE_FIELDS: Schema = {
     "directory": _text("A directory in Hugging Face layout."),
     "repo": _text("A repository on the Hugging Face hub."),
     "revision": _text("Commit or tag of the repository."),
-    "sha256": _text("Of the GGUF; a file with another is refused.", regex="[0-9a-f]{64}"),
+    "sha256": _text("Of the GGUF; a file with another is refused.", regex="[0-9a-f]{64}", form="a sha256 of 64 digits 0-9 and a-f"),
 }
 
 MODEL: Schema = {
     "description": _text("What the model is, in one line.", required=True),
     "architecture": _text("As the GGUF or config.json names it.", required=True, allowed=list(ARCHITECTURES)),
-    "chat_format": _text("Names a file of specs/chat_formats/.", required=True, regex=NAME_PATTERN),
+    "chat_format": _name("How its conversations are written: the name of a file of specs/chat_formats/.", required=True),
     "context_length": _integer("Tokens that one sample may take; longer ones are an error, never cut.", default=2048, min=64),
     "parameters": _integer("Number of parameters, for estimates.", required=True, min=1),
     "sources": _list(
         "Where the weights come from; the first that is at hand is used.",
-        {"type": "dict", "schema": _SOURCE_FIELDS},
+        _map("One place; it names exactly one of " + ", ".join(SOURCES) + ".", _SOURCE_FIELDS),
         required=True,
         minlength=1,
     ),
@@ -282,7 +302,7 @@ CHAT_FORMAT: Schema = {
         allowed=["own_turn", "first_user_turn"],
     ),
     "system_separator": _field("string", "Between the system text and the first user text, when folded.", default="\n\n"),
-    "begin_of_sequence": _flag("Whether a conversation starts with the tokenizer's BOS token.", True),
+    "begin_of_sequence": _flag("Whether a conversation starts with the tokenizer's BOS token.", default=True),
     "turns": _map(
         "How a turn of each role is written.",
         {
@@ -300,24 +320,35 @@ CHAT_FORMAT: Schema = {
 CLIENT: Schema = {
     "description": _text("Which program it is.", required=True),
     "systems": _list(
-        "Its own system prompt, in several wordings; training draws from them.", _text("A wording."), required=True, minlength=1
-    ),
-    "stages": _list(
-        "What it asks at each stage; Jinja with query, stage and observations.",
-        {
-            "type": "dict",
-            "schema": {
-                "name": _text("Name of the stage.", required=True),
-                "prompts": _list("Wordings of the prompt.", _text("A wording."), required=True, minlength=1),
-            },
-        },
+        "Its own system prompt, in several wordings; training draws from them.",
+        _text("A wording."),
         required=True,
         minlength=1,
+    ),
+    "stages": _list(
+        "What it asks at each stage, until it is sure enough.",
+        _map(
+            "One stage.",
+            {
+                "name": _text("Name of the stage.", required=True),
+                "prompts": _list(
+                    "Wordings of the prompt; Jinja with query, stage and observations.",
+                    _text("A wording."),
+                    required=True,
+                    minlength=1,
+                ),
+            },
+        ),
+        required=True,
+        minlength=1,
+        maxlength=9,
     ),
     "observation": _text("How one earlier observation is listed; Jinja with stage, confidence, layers, text.", required=True),
     "answer": _text("The form of answer it parses; Jinja with confidence, layers, text.", required=True),
     "protocol": _text(
-        "The parser and stop rule of the client.", default="confidence-layers-content", allowed=["confidence-layers-content"]
+        "The parser and stop rule of the client.",
+        default="confidence-layers-content",
+        allowed=["confidence-layers-content"],
     ),
     "stop": _map(
         "When it stops before the last stage.",
@@ -341,7 +372,7 @@ CLIENT: Schema = {
     ),
     "confidence": _map(
         "Range of confidence that a sample without its own is given, by tier.",
-        {tier: _list(f"Lowest and highest, {tier}.", _share("A confidence."), minlength=2, maxlength=2, required=True) for tier in TIERS},
+        {tier: _share_range(f"Lowest and highest, {tier}.", required=True) for tier in TIERS},
         required=True,
     ),
     "timeout_s": _number("Seconds after which the client gives up.", default=60, min=1),
@@ -351,47 +382,64 @@ CLIENT: Schema = {
         "The file that `doit integrate` edits.",
         {
             "file": _text("Path, relative to where it is asked for.", required=True),
-            "keys": _field(
-                "dict",
-                "What to set; Jinja with model and max_iterations.",
+            "keys": _by_name(
+                "What to set; Jinja with model and max_iterations. Values have no spaces and no quotes.",
+                _text("An environment variable.", regex="[A-Z][A-Z0-9_]*", form="a name of capitals, digits and '_'"),
+                _text("Its value.", coerce="text"),
                 required=True,
-                keysrules={"type": "string", "regex": "[A-Z][A-Z0-9_]*"},
-                valuesrules={"type": "string", "coerce": "text"},
             ),
         },
     ),
 }
 
-_PRINCIPLE: Schema = {
-    "type": "dict",
-    "schema": {
+_PRINCIPLE = _map(
+    "One principle.",
+    {
         "name": _text("Short name.", required=True),
         "text": _text("The principle in the persona's words.", required=True),
         "cues": _list("Words by which an answer is seen to lean on it.", _text("A pattern."), default=[]),
     },
-}
-_MARKERS = _field(
-    "dict",
+)
+_MARKERS = _map(
     "Words that mark an opinion, by language.",
+    {language: _list(f"Markers, {language}.", _text("A pattern.")) for language in LANGUAGES},
     default={},
-    keysrules={"type": "string", "allowed": list(LANGUAGES)},
-    valuesrules=_list("Markers.", _text("A marker.")),
 )
-_PARAMETERS = _field(
-    "dict",
+# What Ollama's PARAMETER instruction accepts; anything else it refuses, or warns about and drops. `stop` comes from the chat format.
+_PARAMETERS = _map(
     "Ollama's PARAMETERs.",
+    {
+        "temperature": _number("How freely words are drawn; 0 always takes the likeliest.", min=0, max=5),
+        "top_p": _share("Draw from the likeliest words that have this probability together."),
+        "top_k": _integer("Draw from so many of the likeliest words; 0 for all.", min=0),
+        "min_p": _share("Leave out words below this share of the likeliest one's probability."),
+        "repeat_penalty": _number("How much a word that has just been said is held back; 1 for not at all.", min=0, max=10),
+        "repeat_last_n": _integer("How many tokens back the penalty looks; 0 for none, -1 for the whole context.", min=-1),
+        "presence_penalty": _number("Holds back words that have been said at all.", min=-2, max=2),
+        "frequency_penalty": _number("Holds back words by how often they have been said.", min=-2, max=2),
+        "num_ctx": _integer("Tokens of prompt and answer together; what is longer loses its beginning.", min=16),
+        "num_predict": _integer("Longest answer in tokens; -1 for no limit, -2 until the context is full.", min=-2),
+        "num_keep": _integer("Tokens of the beginning that stay when the context is full; -1 for all of the prompt.", min=-1),
+        "num_batch": _integer("Tokens of the prompt that are read at a time.", min=1),
+        "num_gpu": _integer("Layers put on the GPU; -1 for as many as fit.", min=-1),
+        "main_gpu": _integer("The GPU that small tensors are on.", min=0),
+        "num_thread": _integer("Threads on the CPU; 0 for Ollama's choice.", min=0),
+        "draft_num_predict": _integer("Tokens that a draft model guesses ahead.", min=0),
+        "use_mmap": _flag("Whether the file is mapped into memory, not read."),
+        "seed": _integer("Of the draws; the same seed gives the same answer."),
+    },
     default={},
-    keysrules={"type": "string", "allowed": sorted(OLLAMA_PARAMETERS)},
-    valuesrules={"type": ["number", "integer", "boolean"], "coerce": "number"},
+    elsewhere={"stop": "what stops an answer is said once, in the chat format (specs/chat_formats/)"}
+    | dict.fromkeys(
+        ("mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline", "tfs_z", "typical_p"),
+        "Ollama warns about it and drops it",
+    ),
 )
-_MESSAGE: Schema = {
-    "type": "dict",
-    "schema": {"user": _text("A user's words.", required=True), "jessy": _text("The answer.", required=True)},
-}
+_MESSAGE = _map("One exchange.", {"user": _text("A user's words.", required=True), "jessy": _text("The answer.", required=True)})
 _STYLE_LINE = _text("One rule of style.")
 
 PERSONA: Schema = {
-    "extends": _text("A persona whose fields this one takes over; what is named here replaces them.", regex=NAME_PATTERN),
+    "extends": _name("A persona whose fields this one takes over; what is named here replaces them, parameters one by one."),
     "display_name": _text("The name it goes by.", required=True),
     "description": _text("One line for lists.", required=True),
     "identity": _text("Who it is, in the second person.", required=True),
@@ -418,23 +466,27 @@ PERSONA: Schema = {
 
 RECIPE: Schema = {
     "description": _text("What this recipe makes.", required=True),
-    "base": _text("Names a file of specs/models/.", required=True, regex=NAME_PATTERN),
+    "base": _name("The model that is fine-tuned: the name of a file of specs/models/.", required=True),
     "personas": _list(
-        "Personas that get a Modelfile; the first is the one trained under.", _text("A persona."), required=True, minlength=1
+        "Personas that get a Modelfile; the first is the one trained under.",
+        _name("A persona."),
+        required=True,
+        minlength=1,
     ),
     "framings": _with_defaults(
         "In which frames the samples are shown.",
         {
-            "mix": _field(
-                "dict",
-                "Share of each framing: persona, none, directive, or a client's name.",
+            "mix": _by_name(
+                "Share of each framing; they add up to 1.",
+                _name("One of persona, none, directive, or a client's name."),
+                _share("A share."),
                 default={"persona": 1.0},
-                keysrules={"type": "string", "regex": NAME_PATTERN},
-                valuesrules=_share("A share."),
             ),
             "per_sample": _integer("Framings that a sample gets.", default=1, min=1, max=16),
             "each_epoch": _text(
-                "Whether an epoch shows a sample in one of its framings, in turn, or in all.", default="one", allowed=["one", "all"]
+                "Whether an epoch shows a sample in one of its framings, in turn, or in all.",
+                default="one",
+                allowed=["one", "all"],
             ),
         },
     ),
@@ -450,8 +502,8 @@ RECIPE: Schema = {
                 default=list(LINEAR_LAYERS),
                 minlength=1,
             ),
-            "layers": _integer("How many of the last blocks get one; -1 for all.", default=-1, min=-1),
-            "dora": _flag("Weight-decomposed adapters (DoRA).", False),
+            "layers": _integer("How many of the last blocks get one; -1 for all.", default=-1, min=-1, forbidden=[0]),
+            "dora": _flag("Weight-decomposed adapters (DoRA).", default=False),
         },
     ),
     "training": _with_defaults(
@@ -473,9 +525,12 @@ RECIPE: Schema = {
             "checkpoint_every": _integer("Steps between checkpoints.", default=100, min=1),
             "log_every": _integer("Steps between lines of metrics.jsonl.", default=10, min=1),
             "memory_budget_gb": _number("Above this the run warns.", default=10, min=0.1),
-            "gradient_checkpointing": _flag("Compute activations twice, hold them once.", False),
+            "gradient_checkpointing": _flag("Compute activations twice, hold them once.", default=False),
             "base_bits": _integer(
-                "Hold the base in so many bits (QLoRA); null for the training dtype.", allowed=[4, 8], nullable=True, default=None
+                "Hold the base in so many bits (QLoRA); null for the training dtype.",
+                allowed=[4, 8],
+                nullable=True,
+                default=None,
             ),
             "report_to": _text("Also log there.", allowed=["wandb", "tensorboard", "swanlab"], nullable=True, default=None),
             "hosts": _list("Machines for mlx.launch, this one first; none for one machine.", _text("A host."), default=[]),
@@ -493,14 +548,19 @@ RECIPE: Schema = {
         },
     ),
     "deploy": _map(
-        "In Ollama.", {"name": _text("Name of the model; variants add their persona's.", required=True, regex=NAME_PATTERN)}, required=True
+        "In Ollama.",
+        {"name": _name("Name of the model under the first persona; the others add theirs: NAME-PERSONA.", required=True)},
+        required=True,
     ),
     "evaluation": _with_defaults(
         "How base and tuned model are judged.",
         {
-            "suites": _list("Files of specs/evals/; all when left out.", _text("A suite."), default=[]),
+            "suites": _list("Names of files of specs/evals/; all of them when left out.", _name("A suite."), default=[]),
             "framings": _list(
-                "Frames the queries are asked in: persona, none, or a client's name.", _text("A framing."), default=["persona"], minlength=1
+                "Frames the queries are asked in: persona, none, directive, or a client's name.",
+                _name("A framing."),
+                default=["persona"],
+                minlength=1,
             ),
             "max_tokens": _integer("Longest answer.", default=320, min=1),
             "repeats": _integer("Answers a case when the temperature is above 0.", default=1, min=1),
@@ -510,7 +570,7 @@ RECIPE: Schema = {
     "gates": _with_defaults(
         "What a release must reach.",
         {
-            "enforce": _flag("Whether a missed gate ends the build with exit code 2.", False),
+            "enforce": _flag("Whether a missed gate ends the build with exit code 2.", default=False),
             "turkish": _share("Accuracy of the suite turkish.", default=0.9),
             "technical": _share("Accuracy of the suite technical.", default=0.85),
             "appropriateness": _share("Over all suites.", default=0.85),
@@ -520,35 +580,81 @@ RECIPE: Schema = {
     ),
 }
 
+_PATTERNS = "a word or phrase found at the start of a word, `word$` as a whole word, `/regex/` anywhere"
+# What each check means is in generators/evaluate/checks.py, which knows the same names.
+_CHECK = _map(
+    "One check; several in one mapping count as several.",
+    {
+        "any": _list(f"One of these patterns is found: {_PATTERNS}.", _text("A pattern."), minlength=1),
+        "all": _list("All of these patterns are found.", _text("A pattern."), minlength=1),
+        "none": _list("None of these patterns is found.", _text("A pattern."), minlength=1),
+        "carries": _list("Facts of earlier turns, as patterns, that are all found.", _text("A pattern."), minlength=1),
+        "similar_to": _map(
+            "The answer resembles one of the references.",
+            {
+                "references": _list("Good answers.", _text("An answer."), required=True, minlength=1),
+                "chrf": _number("Least similarity (chrF) to the nearest one.", required=True, min=0.01, max=1),
+            },
+        ),
+        "code_compiles": _text("The code blocks of this language compile.", allowed=["rust", "python"]),
+        "words": _map("Fewest and most words.", {"min": _integer("Fewest.", min=0), "max": _integer("Most.", min=0)}, minlength=1),
+        "sentences": _map("Fewest and most sentences.", {"min": _integer("Fewest.", min=0), "max": _integer("Most.", min=0)}, minlength=1),
+        "no_list": _flag("Neither a list nor a heading; false takes back a default of the suite."),
+        "no_generic": _flag("None of the phrases that quality.forbidden of the project names."),
+        "no_repetition": _flag("It does not repeat itself."),
+        "no_echo": _flag("It does not give the question back."),
+        "no_marker": _flag("It shows no marker of the directive or of a client's protocol."),
+        "opinion": _text("Whether it carries one of the persona's opinion markers.", allowed=["required", "absent"]),
+        "principle": _flag("It leans on one of the persona's principles, seen by their cues."),
+    },
+    minlength=1,
+)
+
 _CASE_FIELDS: Schema = {
-    "id": _text("Unique in the suite.", required=True, regex=NAME_PATTERN),
+    "id": _name("Unique in the suite.", required=True),
     "query": _text("What is asked."),
     "turns": _list(
         "A conversation instead; its last turn has no answer yet.",
-        {"type": "dict", "schema": {"user": _text("The user's words.", required=True), "jessy": _text("The answer.")}},
+        _map("One turn.", {"user": _text("The user's words.", required=True), "jessy": _text("The answer.")}),
         minlength=2,
     ),
     "language": _text("Of the expected answer.", required=True, **_LANGUAGE),
     "tier": _text("How much thought it needs.", required=True, **_TIER),
-    "checks": _list("What the answer must pass.", {"type": "dict"}, default=[]),
-    "half": _text("dev is for tuning recipes, test for the figures at the end; drawn by id when left out.", allowed=["dev", "test"]),
+    "checks": _list("What the answer must pass, beside the suite's defaults.", _CHECK, default=[]),
+    "half": _text(
+        "Which half it is in: dev is for tuning recipes, test for the figures at the end; drawn by id when left out.",
+        allowed=["dev", "test"],
+    ),
 }
 
 SUITE: Schema = {
     "description": _text("What it judges.", required=True),
-    "defaults": _list("Checks applied to every case.", {"type": "dict"}, default=[]),
-    "cases": _list("The cases.", {"type": "dict", "schema": _CASE_FIELDS}, required=True, minlength=1),
+    "defaults": _list("Checks applied to every case; a limit that a case sets itself replaces the default.", _CHECK, default=[]),
+    "cases": _list("The cases.", _map("One case.", _CASE_FIELDS), required=True, minlength=1),
 }
 
-# kind -> (schema, glob under specs/). A file's name is its own name: personas/jessy.yaml is the persona jessy.
-FILES: dict[str, tuple[Schema, str]] = {
-    "project": (PROJECT, "project.yaml"),
-    "tiers": (TIERS_FILE, "tiers.yaml"),
-    "category": (CATEGORY, "categories/*/*.yaml"),
-    "model": (MODEL, "models/*.yaml"),
-    "chat_format": (CHAT_FORMAT, "chat_formats/*.yaml"),
-    "client": (CLIENT, "clients/*.yaml"),
-    "persona": (PERSONA, "personas/*.yaml"),
-    "recipe": (RECIPE, "recipes/*.yaml"),
-    "suite": (SUITE, "evals/*.yaml"),
+# The types of Ollama's PARAMETERs, by name.
+OLLAMA_PARAMETERS: dict[str, str] = {name: rules["type"] for name, rules in _PARAMETERS["schema"].items()}
+
+
+class Kind(NamedTuple):
+    """A kind of spec file. pattern: of its files, under specs/. help: what such a file is for. optional: a project may have none."""
+
+    schema: Schema
+    pattern: str
+    help: str
+    optional: bool = False
+
+
+# A file's name is its own name: personas/jessy.yaml is the persona jessy, categories/turkish/slang.yaml the category turkish/slang.
+FILES: dict[str, Kind] = {
+    "project": Kind(PROJECT, "project.yaml", "Name, seed and default recipe; how samples become a dataset, and what they must satisfy."),
+    "tiers": Kind(TIERS_FILE, "tiers.yaml", "The complexity tiers, the iteration directive, and the rules that guess a query's tier."),
+    "category": Kind(CATEGORY, "categories/*/*.yaml", "One category of training samples, in the group that its folder names."),
+    "model": Kind(MODEL, "models/*.yaml", "A base model: where its weights come from, how it is spoken to, under which licence."),
+    "chat_format": Kind(CHAT_FORMAT, "chat_formats/*.yaml", "How messages become text for a family of models."),
+    "client": Kind(CLIENT, "clients/*.yaml", "A program that asks the model: how it frames queries, reads answers, stops.", optional=True),
+    "persona": Kind(PERSONA, "personas/*.yaml", "Who the model is: its system prompt, parameters and example exchanges."),
+    "recipe": Kind(RECIPE, "recipes/*.yaml", "All about one model to be released: base, personas, training, export, evaluation, gates."),
+    "suite": Kind(SUITE, "evals/*.yaml", "Queries whose answers are judged, with the checks that they must pass.", optional=True),
 }
