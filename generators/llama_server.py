@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class LlamaServer:
         import httpx
 
         try:
-            response = httpx.post(self.url + path, json=body, timeout=timeout)
+            response = _client().post(self.url + path, json=body, timeout=timeout)
         except httpx.HTTPError as error:
             raise UserError(f"llama.cpp stopped answering ({type(error).__name__} on {path})") from error
         if response.status_code != 200:
@@ -52,6 +53,14 @@ class LlamaServer:
     def apply_template(self, messages: list[dict[str, str]]) -> str:
         """The GGUF's own chat template over `messages`, generation prompt included."""
         return self.post("/apply-template", {"messages": messages})["prompt"]
+
+
+@cache
+def _client() -> Any:
+    """One for all: making one takes 80 ms, for certificates that loopback has no use for. A proxy of the environment is not asked."""
+    import httpx
+
+    return httpx.Client(trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def is_installed() -> bool:

@@ -161,7 +161,7 @@ def _ignore(_: Any) -> None:
 
 def _kept(stage: Stage, past: Success | None, reasons: list[Reason]) -> set[str]:
     """A GGUF depends on its own quantisation only: those that were written before keep their bytes when others join them or go."""
-    if not stage.name.startswith("gguf:") or past is None:
+    if not stage.name.startswith("gguf:") or past is None or past.reads is None:
         return set()
     quantisations, changes = ("export", "quantisations"), [reason.change for reason in reasons if reason.kind != "missing target"]
     if any(change is None or change.steps[:2] != quantisations for change in changes):
@@ -198,7 +198,7 @@ def _estimate(step: Step, past: Success | None, work: Work, machine: Any, paths:
     basename, _, recipe = step.stage.name.partition(":")
     then = work
     if past is not None and basename in ("train", "gguf"):
-        read = past.reads.get(_recipe_file(recipe), {})
+        read = (past.reads or {}).get(_recipe_file(recipe), {})  # none where only a digest was kept
         then = replace(
             work,
             epochs=read.get("training", {}).get("epochs", work.epochs),

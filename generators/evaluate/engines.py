@@ -174,7 +174,9 @@ class LlamaEngine:
         import httpx
 
         if not hasattr(self._threads, "client"):
-            self._threads.client = httpx.Client(timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
+            self._threads.client = httpx.Client(
+                timeout=600, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0)
+            )
         return self._threads.client
 
 
