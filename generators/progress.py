@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from generators.files import human_bytes, human_seconds
 
 Advance = Callable[[int], None]
-_LINE_EVERY_S = 5.0  # in a pipe, a line of progress at most so often
+_LINE_EVERY_S = 20.0  # in a pipe, a line of progress at most so often
 
 
 def _stream() -> TextIO:

@@ -260,6 +260,11 @@ def test_a_loop_at_the_end_is_seen_while_it_is_being_said() -> None:
     assert not is_looping("Tamam. Soru nedir acaba? " * 2)
 
 
+def test_a_long_sentence_is_a_loop_at_its_second_time() -> None:
+    assert is_looping("Peki. " + "Bunu böyle söylemek bana hiç doğru gelmiyor.\n" * 2)
+    assert not is_looping("Peki. Bunu böyle söylemek bana hiç doğru gelmiyor.\nOnu da böyle söylemek bana doğru gelmiyor.\n")
+
+
 def test_sentences_are_cut_where_a_reader_cuts_them() -> None:
     assert sentences("Olur. 3. madde önemli! Değil mi?\nPeki...") == ["Olur.", "3. madde önemli!", "Değil mi?", "Peki..."]
 

@@ -343,6 +343,30 @@ def test_a_simple_query_must_end_at_the_clients_first_stage() -> None:
     assert "the client needed 2 of 2 stages" in seen["checks"][-1]["reason"]
 
 
+class RecitingEngine:
+    """Says what it was told; a stand-in for a base that was only pre-trained."""
+
+    name, digest, slots, load_seconds = "reciting", "0", 1, 0.0
+
+    def prompt_key(self, messages: list[dict[str, str]]) -> str:
+        return messages[-1]["content"]
+
+    def generate(self, messages: list[dict[str, str]], sampling: Sampling, watch: Any = None) -> Generation:
+        said = messages[-1]["content"]
+        return Generation(said, 30, 20, 1.0, 0.2, watch(said) or "stop")
+
+
+def test_a_stage_that_was_cut_short_ends_the_clients_loop_and_names_no_iterations() -> None:
+    stage = {"name": "explore", "prompts": ["Hear what one of your friends has to say to you here: {{ query }}"]}
+    client = {"systems": ["Be brief."], "stages": [stage, stage], "observation": "", "answer": ""}
+    asked = query(framing="cli")
+    frames = Frames("", {"cli": client}, FRAMES.tiers)
+    answer = ask(asked, RecitingEngine(), frames, Sampling())
+    assert (answer.ended, answer.stages) == ("recital", 1)
+    seen = row(asked, answer, PERSONA, (), (), frames)
+    assert seen["used"] is None and seen["iterations"] is False and not seen["passed"]
+
+
 def test_an_answer_that_the_client_cannot_read_fails() -> None:
     seen = judged(
         query(framing="cli"), Answer("", [reply("LAYERS: heart")], error="layer 'heart' is neither C or D and a number nor a number")

@@ -66,6 +66,11 @@ class Answer:
         """Of the stage whose answer is shown."""
         return self.replies[-1].ended if self.replies else "stop"
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the watch ended it: then it is not known how many stages a client would have needed."""
+        return self.ended not in ("stop", "length")
+
 
 class Cache:
     """Generations by engine, sampling and prompt, in one file an engine that only grows; a line cut short by a kill is passed over."""
@@ -126,11 +131,22 @@ def ask(query: Query, engine: Engine, frames: Frames, sampling: Sampling, cache:
     return answer
 
 
+class _Decided(Exception):
+    """A stage was cut short: the answer has failed, and the stages after it would change nothing."""
+
+
 def _through_client(query: Query, client: dict[str, Any], generate: Callable[[list[dict[str, str]]], str], answer: Answer) -> None:
     def say(system: str, prompt: str) -> str:
-        return generate([{"role": "system", "content": system}, {"role": "user", "content": prompt}])
+        reply = generate([{"role": "system", "content": system}, {"role": "user", "content": prompt}])
+        if answer.cut_short:
+            raise _Decided
+        return reply
 
-    result = clients.run_chain(client, query.text, say)
+    try:
+        result = clients.run_chain(client, query.text, say)
+    except _Decided:
+        answer.text = answer.replies[-1].text
+        return
     answer.observations, answer.error = result.observations, result.error
     answer.text = "" if result.error else result.answer
     if answer.alone and not result.error and answer.seconds > client["timeout_s"] * len(answer.replies):

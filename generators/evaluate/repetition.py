@@ -11,6 +11,7 @@ from generators.turkish import fold, words
 # A chunk of 2 to 80 characters, four times or more in a row, at the end of what was said so far.
 _LOOP = re.compile(r"(.{2,80}?)\1{3,}\Z", re.DOTALL)
 _LEAST_LOOP = 48  # characters: "ha ha ha ha ha" is laughter
+_SECOND_TIME = range(30, 301)  # characters of a chunk that is a loop at its second time already, if it has four words
 _STUTTER = re.compile(r"([^\W\d_])\1{11,}|([!?.…])\2{11,}")
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?:(?<=[!?…])|(?<=\D\.))[\"”’)\]]*\s+|(?<=\d\.)\s+(?=[A-ZÇĞİÖŞÜ])|\n+")
@@ -21,8 +22,11 @@ _RECITAL = 8  # words in a row
 
 def is_looping(text: str) -> bool:
     """Whether the end of `text` repeats one chunk over and over: greedy decoding does not leave such a loop."""
-    found = _LOOP.search(text[-600:])
-    return found is not None and len(found[0]) >= _LEAST_LOOP
+    end = text[-2 * _SECOND_TIME[-1] :]
+    found = _LOOP.search(end)
+    if found is not None and len(found[0]) >= _LEAST_LOOP:
+        return True
+    return any(end[-size:] == end[-2 * size : -size] and len(words(end[-size:])) >= 4 for size in _SECOND_TIME)
 
 
 def repeated(text: str) -> str | None:

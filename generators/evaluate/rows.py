@@ -45,12 +45,18 @@ def row(
         "prompt_tokens": sum(reply.prompt_tokens for reply in answer.replies),
         "ended": answer.ended,
         "stages": answer.stages,
-        "used": answer.stages if query.in_client else answer.iterations,
+        "used": _used(query, answer),
         "confidence": [seen.confidence for seen in answer.observations],
         "alone": answer.alone,
         "cached": answer.cached,
         "error": answer.error,
     }
+
+
+def _used(query: Query, answer: Answer) -> int | None:
+    if query.in_client:
+        return None if answer.cut_short else answer.stages
+    return answer.iterations
 
 
 def _of_frame(query: Query, answer: Answer, frames: Frames) -> list[Verdict]:
@@ -59,6 +65,8 @@ def _of_frame(query: Query, answer: Answer, frames: Frames) -> list[Verdict]:
         parsed = Verdict("client", "appropriateness", not answer.error, answer.error)
         if answer.error:
             return [parsed]
+        if answer.cut_short:
+            return [parsed, Verdict("iterations", "iterations", False, f"stage {answer.stages} was cut short ({answer.ended})")]
         available = len(frames.clients[query.framing]["stages"])
         right = right_stages(query.tier, answer.stages, available)
         reason = "" if right else f"the client needed {answer.stages} of {available} stages for a query of the tier {query.tier}"
