@@ -69,7 +69,7 @@ def task_dataset():
 
 
 def task_classify():
-    """Guess the complexity tier of a query, and say why (--query "...")"""
+    """Guess the complexity tier of a query, and say why (--query "..."); without one, list what authors see otherwise"""
     return task(
         "classify",
         None,
@@ -290,7 +290,7 @@ def task__lock():
 
 
 def task_report():
-    """Write the report of a recipe: scores, curves, answers before and after"""
+    """Write the report of a recipe (scores, curves, answers before and after) and its model card"""
     for name in PROJECT.recipes:
         paths = PATHS.recipe(name)
         yield task(
@@ -304,12 +304,69 @@ def task_report():
                 paths.training_summary,
                 paths.export,
                 PATHS.dataset / "report.json",
-                *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2"),
+                paths.frames / "system.txt",
+                *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2", "reports/card.md.j2"),
             ],
-            targets=[paths.report, paths.report.with_suffix(".md")],
+            targets=[paths.report, paths.report.with_suffix(".md"), paths.card],
             source=["report"],
             after=[f"{stage}:{name}" for stage in ("train", "fuse", "gguf", "modelfile", "parity", "evaluate", "_lock")],
         )
+
+
+def task_deploy():
+    """Bring a recipe's models into Ollama, each checked before it replaces the one before (--rollback: back to those)"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task(
+            "deploy",
+            name,
+            f"Bring {recipe['deploy']['name']} and its variants into Ollama, checked",
+            partial(stages.deploy, PROJECT, PATHS, name),
+            always=True,
+            after=[f"{stage}:{name}" for stage in ("gguf", "modelfile", "parity")],
+            params=[
+                {"name": "rollback", "long": "rollback", "type": bool, "default": False, "help": "back to the deployment before; build nothing"},
+            ],
+            alone="--rollback",
+        )
+
+
+def task_chat():
+    """Talk to the finished model in the terminal, in llama.cpp; /help lists what can be typed"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task("chat", name, f"Talk to {recipe['deploy']['name']}", partial(stages.chat, PROJECT, PATHS, name), always=True)
+
+
+def task_serve():
+    """Serve the finished model on loopback as Ollama and OpenAI do (--port N, --record FILE)"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task(
+            "serve",
+            name,
+            f"Serve {recipe['deploy']['name']} and its variants",
+            partial(stages.serve, PROJECT, PATHS, name),
+            always=True,
+            params=[
+                # Ollama has 11434: both may run side by side
+                {"name": "port", "long": "port", "type": int, "default": 11435, "help": "on 127.0.0.1; 0 for any that is free"},
+                {"name": "record", "long": "record", "default": "", "help": "keep what clients send in this file, for doit capture"},
+            ],
+        )
+
+
+def task_capture():
+    """Learn from a recording how a client really asks (--recording FILE), for training and evaluation"""
+    return task(
+        "capture",
+        None,
+        task_capture.__doc__,
+        partial(stages.capture, PROJECT, PATHS),
+        always=True,
+        params=[
+            {"name": "recording", "long": "recording", "default": "", "help": "what doit serve --record kept"},
+            {"name": "client", "long": "client", "default": "", "help": "the client that was recorded, where there are several"},
+            {"name": "force", "long": "force", "type": bool, "default": False, "help": "keep a profile that is not sure, too"},
+        ],
+    )
 
 
 def task_verify():

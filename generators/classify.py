@@ -8,12 +8,13 @@ A cue is *found* by one of its patterns, or by one of the cues it names; it *cou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from generators import patterns
 from generators.errors import did_you_mean
 from generators.needles import may_hold, readings
+from generators.specs.schema import TIERS
 from generators.turkish import fold, words
 
 Rules = Mapping[str, Any]
@@ -34,6 +35,14 @@ class Verdict(NamedTuple):
     reasons: tuple[Reason, ...]
 
 
+class Authored(NamedTuple):
+    """A query with the tier that its author gave it. source: `file:line`."""
+
+    source: str
+    query: str
+    tier: str
+
+
 def classify(query: str, rules: Rules) -> Verdict:
     """The tier of a query. rules: bias, length, cues and thresholds, as in specs/tiers.yaml.
 
@@ -49,6 +58,38 @@ def explain(verdict: Verdict) -> str:
     """`medium (2.5 points): everyday why +2 (neden), question of five words +0.5 (6 words)`"""
     counted = ", ".join(f"{reason.name} {reason.points:+g}" + (f" ({reason.found})" if reason.found else "") for reason in verdict.reasons)
     return f"{verdict.tier} ({verdict.points:g} points): {counted or 'no cue found'}"
+
+
+def compare(queries: Iterable[Authored], rules: Rules) -> dict[str, Any]:
+    """How rules and authors agree: queries, agreement (a share), confusion (authored tier to predicted tier to number), and
+    disagreements, each with source, query, authored, predicted and why."""
+    confusion = {authored: dict.fromkeys(TIERS, 0) for authored in TIERS}
+    disagreements = []
+    for source, query, authored in queries:
+        verdict = classify(query, rules)
+        confusion[authored][verdict.tier] += 1
+        if verdict.tier != authored:
+            row = {"source": source, "query": query, "authored": authored, "predicted": verdict.tier}
+            disagreements.append(row | {"why": explain(verdict)})
+    total, agreed = sum(sum(row.values()) for row in confusion.values()), sum(confusion[tier][tier] for tier in TIERS)
+    share = round(agreed / total, 4) if total else 0.0
+    return {"queries": total, "agreement": share, "confusion": confusion, "disagreements": disagreements}
+
+
+def matrix(found: Mapping[str, Any]) -> list[str]:
+    """The share and the confusion matrix of `compare`, as lines."""
+    lines = [f"classifier: {found['agreement']:.1%} of {found['queries']} queries as authored"]
+    for authored, row in found["confusion"].items():
+        lines.append(f"  {authored:>6} taken for " + ", ".join(f"{tier} {count}" for tier, count in row.items()))
+    return lines
+
+
+def review(found: Mapping[str, Any]) -> str:
+    """All that `compare` found, as text: what an author goes through to mend a tier or a cue."""
+    lines = matrix(found)
+    for item in found["disagreements"]:
+        lines += ["", f"{item['source']}: {item['authored']}, seen as {item['why']}", f"  {item['query']}"]
+    return "\n".join(lines)
 
 
 def problems_of_rules(rules: Rules) -> Iterator[tuple[int, str, str]]:

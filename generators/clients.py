@@ -53,7 +53,7 @@ def system(client: Client, wording: int = 0) -> str:
 def stage_prompt(client: Client, stage: int, query: str, observations: list[Observation], wording: int = 0) -> str:
     """What is asked at `stage` (from 0), with the earlier observations listed."""
     declared = client["stages"][stage]
-    listed = "\n".join(
+    listed = client.get("separator", "\n").join(
         render_text(
             client["observation"],
             stage=client["stages"][index]["name"],

@@ -117,7 +117,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _main(gguf: str, context: str, slots: str, threads: str) -> None:
+    import signal
+
     import xllamacpp
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; what it means is the parent's to say
 
     params = xllamacpp.CommonParams()
     params.model.path = gguf

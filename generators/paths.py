@@ -56,6 +56,10 @@ class RecipePaths:
         return self.root / "report.html"
 
     @property
+    def card(self) -> Path:
+        return self.root / "README.md"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock.json"
 
@@ -86,6 +90,19 @@ class Paths:
 
     def recipe(self, name: str) -> RecipePaths:
         return RecipePaths(self.build / "recipes" / name)
+
+    @property
+    def deployments(self) -> Path:
+        return self.build / "deployments"
+
+    @property
+    def verdicts(self) -> Path:
+        """What people said of answers in `doit chat`."""
+        return self.build / "feedback" / "chat.jsonl"
+
+    def captured(self, client: str) -> Path:
+        """The client as it really asks; in place of specs/clients/CLIENT.yaml where it is there (see generators.specs.project)."""
+        return self.build / "clients" / f"{client}.yaml"
 
     def modelfile(self, recipe: str, persona: str) -> Path:
         return self.build / "modelfiles" / recipe / f"{persona}.Modelfile"

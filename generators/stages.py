@@ -11,6 +11,7 @@ comment moves them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,12 @@ _PROJECT, _TIERS = "specs/project.yaml", "specs/tiers.yaml"
 # What a chat format says about text. Its `stop` and `control_tokens` matter to some stages only, its description to none.
 _FORMAT_OF_TEXT = ("system", "system_separator", "begin_of_sequence", "turns", "end_of_turn")
 # Of a client: what its queries look like, and what an evaluation plays besides.
-_CLIENT_FRAME = ("systems", "stages", "observation", "answer", "confidence")
-_CLIENT_LOOP = ("systems", "stages", "observation", "protocol", "stop", "timeout_s")
+_CLIENT_FRAME = ("systems", "stages", "observation", "separator", "answer", "confidence")
+_CLIENT_LOOP = ("systems", "stages", "observation", "separator", "protocol", "stop", "timeout_s")
 # What may change without changing what is trained.
 _COSMETIC = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts")
+# What report and model card tell of the base.
+_TOLD_OF_BASE = ("description", "licence", "sources")
 # What training reads of a framed sample. Where it came from, or how long its answer may take, teaches nothing.
 _TRAINED = ("id", "framing", "frame", "stage", "wording")
 
@@ -325,13 +328,22 @@ def current_sources(project: Project, paths: Paths) -> dict[str, str]:
 
 
 def classify(project: Project, query: str) -> None:
-    from generators.classify import classify as judge
-    from generators.classify import explain
-    from generators.errors import UserError
+    """Explain the verdict on a query; without one, list the examples on which rules and authors disagree, with the lines of today."""
+    from generators import classify as classifier
+    from generators.samples.expand import first_question
 
-    if not query.strip():
-        raise UserError('there is no query; ask with: doit classify --query "..."')
-    print(explain(judge(query, project.tiers["classifier"])))
+    rules = project.tiers["classifier"]
+    if query.strip():
+        print(classifier.explain(classifier.classify(query, rules)))
+        return
+    authored = (
+        classifier.Authored(
+            f"specs/categories/{name}.yaml:{line}", first_question(example, category), example.get("tier", category["tier"])
+        )
+        for name, category in project.categories.items()
+        for line, example in zip(project.example_lines[name], category["examples"], strict=True)
+    )
+    print(classifier.review(classifier.compare(authored, rules)))
 
 
 # base
@@ -366,7 +378,7 @@ def frames_slice(project: Project, paths: Paths, name: str) -> Slice:
         _PROJECT: _only(project.project, "seed"),
         **({_TIERS: _only(project.tiers, "directive", "marker")} if "directive" in mix else {}),
         **_spoken(project, paths, recipe["personas"][0]),
-        **{f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_FRAME) for client in mix if client in project.clients},
+        **{project.client_files[client]: _only(project.clients[client], *_CLIENT_FRAME) for client in mix if client in project.clients},
     }
 
 
@@ -579,13 +591,13 @@ def _compared(project: Project, paths: Paths, name: str, persona: str, against: 
     from generators import diff as diffing
 
     recipe = project.recipes[name]
-    deployed = recipe["deploy"]["name"] + ("" if persona == recipe["personas"][0] else f"-{persona}")
+    deployed = _deployed_as(recipe, persona)
     if against:
         other = diffing.chosen(list(project.personas), against, "persona")
         before: tuple[str, str] | None = (f"{name}/{other}.Modelfile", modelfile_text(project, paths, name, other))
     else:
         kept = paths.modelfile(name, persona)
-        before = diffing.last_deployed(paths.build / "deployments", deployed) or diffing.committed(paths.root, kept)
+        before = diffing.last_deployed(paths.deployments, deployed) or diffing.committed(paths.root, kept)
     where, text = before or ("nothing", None)
     now, origin = modelfile_text(project, paths, name, persona), _origin(project, paths, name, persona)
     return diffing.compare(name, persona, where, text, now, origin)
@@ -664,7 +676,7 @@ def evaluate_slice(project: Project, name: str) -> Slice:
         _chat_format_slice(project, recipe["base"], "stop", "control_tokens"),
         {f"specs/evals/{suite}.yaml": _without(project.suites[suite], "description") for suite in suites},
         {
-            f"specs/clients/{client}.yaml": _only(project.clients[client], *_CLIENT_LOOP)
+            project.client_files[client]: _only(project.clients[client], *_CLIENT_LOOP)
             for client in settings["framings"]
             if client in project.clients
         },
@@ -706,31 +718,129 @@ def evaluate(project: Project, paths: Paths, name: str) -> None:
 
 def report_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
+    base = project.models[recipe["base"]]
     return {
         _recipe_file(name): {"base": recipe["base"], **_told(recipe)},
-        f"specs/models/{recipe['base']}.yaml": _only(project.models[recipe["base"]], "licence"),
+        f"specs/models/{recipe['base']}.yaml": _only(base, *_TOLD_OF_BASE, "chat_format"),
+        f"specs/chat_formats/{base['chat_format']}.yaml": _only(_chat_format(project, recipe), "end_of_turn"),
     }
 
 
 def _told(recipe: Spec) -> Spec:
-    """What the report tells of a recipe."""
-    return {**_only(recipe, "description", "lora"), "training": _without(recipe["training"], *_COSMETIC)}
+    """What report and model card tell of a recipe."""
+    told = {**_only(recipe, "description", "deploy", "lora"), "training": _without(recipe["training"], *_COSMETIC)}
+    return {**told, "framings": _ordered(recipe["framings"], "mix")}
 
 
 def report(project: Project, paths: Paths, name: str) -> None:
     from generators import progress
     from generators.report import write_report
+    from generators.report.card import write_card
+    from generators.report.ending import ending
 
     recipe = project.recipes[name]
     context = {
         "name": name,
         "recipe": _told(recipe),
-        "base": _only(project.models[recipe["base"]], "licence"),
+        "base_name": recipe["base"],
+        "base": _only(project.models[recipe["base"]], *_TOLD_OF_BASE),
+        "end_of_turn": _chat_format(project, recipe)["end_of_turn"],
         "dataset_report": paths.dataset / "report.json",
     }
     write_report(paths.recipe(name).root, context)
-    progress.say(f"report: {paths.recipe(name).report}")
-    progress.say(f"next: open the report; read build/modelfiles/{name}/; change specs/ and run doit again")
+    write_card(paths.recipe(name).root, context)
+    progress.say(f"report: {paths.recipe(name).report}; model card: {paths.recipe(name).card}")
+    ggufs = [paths.recipe(name).gguf(quantisation) for quantisation in recipe["export"]["quantisations"]]
+    scores = paths.recipe(name).evaluation / "scores.json"
+    for line in ending(ggufs, paths.modelfile(name, recipe["personas"][0]).parent, scores, name == project.project["default_recipe"]):
+        progress.say(line)
+
+
+# deploy
+
+
+def _deployed_as(recipe: Spec, persona: str) -> str:
+    """A persona's model in Ollama."""
+    name = str(recipe["deploy"]["name"])
+    return name if persona == recipe["personas"][0] else f"{name}-{persona}"
+
+
+def deploy(project: Project, paths: Paths, name: str, rollback: bool) -> None:
+    from generators import deploy as deploying
+    from generators import progress
+    from generators.parity import ollama_host
+
+    recipe = project.recipes[name]
+    models = {_deployed_as(recipe, persona): paths.modelfile(name, persona) for persona in recipe["personas"]}
+    budget = project.tiers["tiers"]["low"]["response_budget_s"]
+    questions = deploying.Questions(_basic_queries(project, recipe), budget, _chat_format(project, recipe))
+    if rollback:
+        deploying.roll_back(ollama_host(), list(models), questions, paths.deployments, progress.say)
+    else:
+        gguf = paths.recipe(name).gguf(recipe["export"]["quantisations"][0])
+        deploying.deploy(ollama_host(), models, gguf, questions, paths.deployments, {"recipe": name}, progress.say)
+
+
+def _basic_queries(project: Project, recipe: Spec) -> list[str]:
+    """Three simple ones of the recipe's suites: the first of each suite, then the second of each, and so on; a greeting where there is none."""
+    from itertools import zip_longest
+
+    suites = recipe["evaluation"]["suites"] or list(project.suites)
+    simple = [[case["query"] for case in project.suites[suite]["cases"] if case["tier"] == "low" and "query" in case] for suite in suites]
+    found = [query for row in zip_longest(*simple) for query in row if query is not None]
+    return found[:3] or ["Merhaba!"]
+
+
+# chat, serve, capture
+
+
+def _deployed(project: Project, paths: Paths, name: str) -> list[Any]:
+    """A recipe's personas as they would be deployed, from the specs as they are; the first is the one trained under."""
+    from generators.answering import Deployed
+
+    recipe = project.recipes[name]
+    return [
+        Deployed(_deployed_as(recipe, persona), persona, modelfile_text(project, paths, name, persona)) for persona in recipe["personas"]
+    ]
+
+
+def chat(project: Project, paths: Paths, name: str) -> None:
+    from generators.answering import opened
+    from generators.chat import chat as talk
+
+    recipe = project.recipes[name]
+    gguf = paths.recipe(name).gguf(recipe["export"]["quantisations"][0])
+    deployed = _deployed(project, paths, name)
+    with opened(gguf, paths.model(recipe["base"]), _chat_format(project, recipe), deployed) as llama:
+        talk(llama, {each.persona: each for each in deployed}, project.tiers, paths.verdicts)
+
+
+def serve(project: Project, paths: Paths, name: str, port: int, record: str) -> None:
+    from generators import progress
+    from generators.serve import serve as run
+
+    recipe = project.recipes[name]
+    quantisation = recipe["export"]["quantisations"][0]
+    run(
+        paths.recipe(name).gguf(quantisation),
+        quantisation,
+        paths.model(recipe["base"]),
+        _chat_format(project, recipe),
+        _deployed(project, paths, name),
+        port,
+        paths.root / record if record else None,
+        progress.say,
+    )
+
+
+def capture(project: Project, paths: Paths, recording: str, client: str, force: bool) -> None:
+    from generators import progress
+    from generators.capture import capture as derive
+    from generators.specs.project import load
+
+    shipped = load(paths.root, keep=False, captured=False).clients
+    accept = partial(load, paths.root, keep=False)
+    derive(paths.root / recording if recording else None, client, shipped, paths.captured, force, accept, progress.say)
 
 
 # lock and verify
@@ -767,7 +877,7 @@ def lock_slice(project: Project, name: str) -> Slice:
         f"specs/chat_formats/{model['chat_format']}.yaml": project.chat_formats[model["chat_format"]],
         **{f"specs/categories/{each}.yaml": category for each, category in project.categories.items()},
         **{_persona_file(each): project.personas[each] for each in recipe["personas"]},
-        **{f"specs/clients/{each}.yaml": project.clients[each] for each in sorted(framings) if each in project.clients},
+        **{project.client_files[each]: project.clients[each] for each in sorted(framings) if each in project.clients},
         **{f"specs/evals/{each}.yaml": project.suites[each] for each in recipe["evaluation"]["suites"] or project.suites},
     }
 

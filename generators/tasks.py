@@ -82,9 +82,11 @@ def task(
     always: bool = False,
     params: Iterable[Any] = (),
     pos_arg: str | None = None,
+    alone: str | None = None,
 ) -> Task:
     """One doit task. reads: see `Reads`. source: modules of the stage, relative to the package. after: tasks that come first.
-    always: run whenever asked, told by its own output alone, and nothing about it is remembered."""
+    always: run whenever asked, told by its own output alone, and nothing about it is remembered. alone: an option of the task's with which
+    nothing comes first."""
     made: Task = {
         "basename": basename,
         "doc": doc,
@@ -95,7 +97,7 @@ def task(
         "task_dep": list(after),
         "uptodate": [False] if always else [Reads(reads)],
         "title": lambda made_task: made_task.name,
-        "meta": {"speaks_for_itself": always},
+        "meta": {"speaks_for_itself": always, "alone": alone},
     }
     if params:
         made["params"] = list(params)
@@ -337,4 +339,14 @@ class Loader(DodoTaskLoader):
             meant = [f"{group.name}:{name}" for name in self.namespace.get("DEFAULTS", ()) if f"{group.name}:{name}" in group.task_dep]
             if group.has_subtask and meant:
                 group.task_dep = [name for name in group.task_dep if not name.startswith(f"{group.name}:")] + meant
+                _name_recipe(pos_args, group.name, meant[0])
+            if (group.meta or {}).get("alone") in (pos_args or ()):
+                group.task_dep = []
         return tasks
+
+
+def _name_recipe(words: list[str] | None, stage: str, meant: str) -> None:
+    """`deploy --rollback` is `deploy:jessy-mini --rollback`: an option is a subtask's, and doit hands it to the task of that name. In place."""
+    for index, word in enumerate((words or [])[:-1]):
+        if words and word == stage and words[index + 1].startswith("-"):
+            words[index] = meant

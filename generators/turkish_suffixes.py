@@ -243,15 +243,17 @@ def tr_upper(text: object) -> str:
 
 
 def tr_capital(text: object) -> str:
-    """The first letter in Turkish upper case, the rest as it is (a sentence may hold names).
+    """The first letter in Turkish upper case, of a foreign word in English upper case, the rest as it is (a sentence may hold names).
 
     {{ "istanbul ve GPU" | tr_capital }} -> İstanbul ve GPU
     {{ "ılık su" | tr_capital }} -> Ilık su
+    {{ "image'ları" | tr_capital }} -> Image'ları
     """
     plain = _nfc(text)
     for index, character in enumerate(plain):
         if character.isalpha():
-            return _nfc(plain[:index] + tr_upper(character) + plain[index + 1 :])
+            foreign = re.split(r"[^\w.#+-]", plain[index:], maxsplit=1)[0].rstrip(".") in FOREIGN
+            return _nfc(plain[:index] + (character.upper() if foreign else tr_upper(character)) + plain[index + 1 :])
     return plain
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from generators.classify import classify, explain, problems_of_rules
+from generators import stages
+from generators.classify import Authored, classify, compare, explain, matrix, problems_of_rules, review
 from generators.dataset.similar import in_word_order, levelled, matches_between, normalised
+from generators.samples.expand import first_question
 from generators.specs.project import Project, load
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +114,43 @@ def test_a_circle_of_cues_is_an_error() -> None:
         classify("x", rules(one, other))
 
 
+# --- beside the authors' tiers ------------------------------------------------------------------------------------------------------
+
+AUTHORED = [
+    Authored("talk.yaml:5", "naber", "low"),
+    Authored("talk.yaml:9", "Neden rust?", "medium"),
+    Authored("talk.yaml:12", "neden öyle", "low"),
+]
+
+
+def test_a_comparison_counts_and_names_what_is_seen_otherwise() -> None:
+    found = compare(AUTHORED, rules(WHY, CODE))
+    assert (found["queries"], found["agreement"]) == (3, 0.3333)
+    assert found["confusion"]["low"] == {"low": 1, "medium": 1, "high": 0} and found["confusion"]["medium"]["high"] == 1
+    assert [item["source"] for item in found["disagreements"]] == ["talk.yaml:9", "talk.yaml:12"]
+
+
+def test_nothing_to_compare_is_no_agreement() -> None:
+    assert compare([], rules(WHY))["agreement"] == 0.0
+
+
+def test_a_review_lists_every_disagreement_with_its_line_and_reasons() -> None:
+    found = compare(AUTHORED, rules(WHY, CODE))
+    assert review(found).splitlines() == [
+        "classifier: 33.3% of 3 queries as authored",
+        "     low taken for low 1, medium 1, high 0",
+        "  medium taken for low 0, medium 0, high 1",
+        "    high taken for low 0, medium 0, high 0",
+        "",
+        "talk.yaml:9: medium, seen as high (5 points): why +2 (neden), code +3 (rust)",
+        "  Neden rust?",
+        "",
+        "talk.yaml:12: low, seen as medium (2 points): why +2 (neden)",
+        "  neden öyle",
+    ]
+    assert review(found).startswith("\n".join(matrix(found)))
+
+
 # --- the shipped rules --------------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +182,27 @@ def test_the_shipped_rules_can_be_used(project: Project) -> None:
 
 def test_they_agree_with_the_authors_of_the_corpus(project: Project) -> None:
     assert agreement(authored(project), project.tiers["classifier"]) >= LEAST_AGREEMENT
+
+
+def test_without_a_query_classify_lists_the_lines_of_the_corpus(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    stages.classify(project, "")
+    told = capsys.readouterr().out
+    wrong = sum(classify(query, project.tiers["classifier"]).tier != tier for query, tier in authored(project))
+    places = re.findall(r"^(specs/categories/.*\.yaml):(\d+): ", told, re.M)
+    assert len(places) == wrong and f"of {len(authored(project))} queries" in told
+    lines = (ROOT / places[0][0]).read_text(encoding="utf-8").splitlines()
+    assert lines[int(places[0][1]) - 1].startswith("  - ")
+
+
+def test_a_query_is_explained(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    stages.classify(project, "Rust neden hızlı?")
+    assert re.fullmatch(r"(low|medium|high) \(.* points\): .*\n", capsys.readouterr().out)
+
+
+def test_an_example_with_slots_is_asked_with_the_first_of_each() -> None:
+    category = {"language": "tr", "slots": {"city": ["Muş", "Van"], "who": ["abi"]}}
+    example = {"user": "{{ slots.city | tr_locative }} hava nasıl {{ slots.who }}", "jessy": "Soğuk."}
+    assert first_question(example, category) == "Muş'ta hava nasıl abi"
 
 
 def test_they_agree_on_queries_that_they_were_not_tuned_on(project: Project, further: list[dict[str, str]]) -> None:

@@ -25,6 +25,7 @@ PROJECT = {
         "near_duplicate": 0.9,
         "eval_leak": 0.9,
         "same_opening": 1.0,
+        "tokens": 1536,
         "forbidden": [],
         "opinion_required": [],
     },
@@ -255,6 +256,16 @@ def test_each_disagreement_of_the_classifier_is_listed(tmp_path: Path) -> None:
     assert found["agreement"] == round(10 / 15, 4) and found["confusion"]["high"] == {"low": 0, "medium": 5, "high": 0}
     assert [item["source"] for item in found["disagreements"]] == [f"specs/categories/turkish/two.yaml:{line}" for line in range(10, 15)]
     assert found["disagreements"][0]["why"] == "medium (2 points): why +2 (neden)"
+
+
+def test_the_summary_counts_the_disagreements_and_says_where_they_stand(tmp_path: Path) -> None:
+    files = [write_category(tmp_path, "turkish/one", 10, tier="high")]
+    report = build(
+        files, PROJECT, categories("turkish/one"), {}, {}, PERSONAS, tmp_path / "dataset", lambda line: None, classifier=CLASSIFIER
+    )
+    text = summary(report)
+    assert "  10 disagree: they stand in report.json under classifier, and doit classify lists them" in text.splitlines()
+    assert "    high taken for low 0, medium 10, high 0" in text.splitlines() and "one.yaml:10" not in text
 
 
 def test_the_summary_names_categories_classifier_and_violations(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def violations(tmp_path: Path) -> Callable[..., list[Violation]]:
     def judge(
         rows: list[Row], suites: Row | None = None, control_tokens: tuple[str, ...] = (), valid_share: float = 0.0, **settings: Any
     ) -> list[Violation]:
-        quality = {"tiers": {}, "near_duplicate": 0.9, "eval_leak": 0.9, "same_opening": 1.0, "forbidden": [], "opinion_required": []}
+        quality: Row = {"tiers": {}, "near_duplicate": 0.9, "eval_leak": 0.9, "same_opening": 1.0, "tokens": 1536}
+        quality |= {"forbidden": [], "opinion_required": []}
         quality |= {key: value for key, value in settings.items() if key in quality}
         dataset = {"balance": settings.get("balance", {}), "tolerance": 0.02, "valid_share": valid_share}
         names = {f"{item['metadata']['group']}/{item['metadata']['category']}" for item in rows}
@@ -108,7 +109,13 @@ def test_samples_that_keep_every_rule_pass(violations: Any) -> None:
 BROKEN = [
     ("words", {"jessy": "Evet."}, "the answer has 1 words, this category takes 2 to 12", {"words": {"min": 2, "max": 12}}),
     ("language", {"jessy": "That is what I would do if I were you."}, "the text is in 'en', 'tr' is declared", {}),
-    ("language", {"jessy": "Bunu böyle yapma, sonra çok pişman olursun.", "language": "en"}, "the text is in 'tr', 'en' is declared", {}),
+    (
+        "language",
+        {"user": "Should I do it?", "jessy": "Bunu böyle yapma, sonra çok pişman olursun.", "language": "en"},
+        "the text is in 'tr', 'en' is declared",
+        {},
+    ),
+    ("language", {"user": "What would you do if you were me?"}, "the user's text: the text is in 'en', 'tr' is declared", {}),
     ("forbidden", {"jessy": "HARİKA bir SORU, hemen bakalım."}, "the text says 'harika bir soru'", {"forbidden": ["harika bir soru"]}),
     ("opinion", {}, "no opinion marker; the group turkish needs one of 'bence', 'bana göre'", {"opinion_required": ["turkish"]}),
     (
@@ -122,6 +129,12 @@ BROKEN = [
     ("code fence", {"jessy": "Şöyle dene:\n```rust\nlet a = 1;"}, "a code fence is not closed", {}),
     ("white space", {"jessy": "Şöyle dene: \nolur."}, "white space at the end of a line", {}),
     ("white space", {"user": "olur mu ki "}, "the user's text: white space at the end of a line", {}),
+    (
+        "tokens",
+        {"user": "ya bak", "jessy": "Öğlen öyle bir şey oldu ki otur da baştan sona anlatayım, gülmekten çayını içemezsin bir daha."},
+        "the conversation may take 113 tokens, one a byte, and 100 are allowed; shorten it, or raise quality.tokens",
+        {"tokens": 100},
+    ),
 ]
 
 
@@ -141,6 +154,13 @@ def test_earlier_thoughts_keep_the_rules_of_answers(violations: Any) -> None:
     thoughts = [{"text": text, "confidence": 0.4, "layers": ["C02"]} for text in ("Önce soruya bakalım.", "Ona “dur dedim.")]
     (found,) = violations([*base(), row(11, thoughts=thoughts)])
     assert found == Violation("quotes", "thought 2: a quotation mark “ is not closed", (talk(120),))
+
+
+def test_earlier_thoughts_count_towards_the_tokens(violations: Any) -> None:
+    thoughts = [{"text": "Önce soruya bir bakalım, sonra cevap veririz.", "confidence": 0.4, "layers": ["C02"]}]
+    assert violations([*base(), row(11)], tokens=100) == []
+    (found,) = violations([*base(), row(11, thoughts=thoughts)], tokens=100)
+    assert (found.rule, found.sources) == ("tokens", (talk(120),))
 
 
 def test_every_violation_is_listed_by_place(violations: Any) -> None:
@@ -216,17 +236,24 @@ def test_expansions_of_one_example_may_begin_alike(violations: Any) -> None:
 
 def test_groups_out_of_balance_are_named(violations: Any) -> None:
     rows = [*base(8), *(row(number, "technical/rust") for number in range(8, 12))]
-    (one, other) = violations(rows, balance={"turkish": 0.5, "technical": 0.5})
-    assert (one.rule, other.rule) == ("balance", "balance") and one.sources == ()
-    assert {one.message, other.message} == {
-        "the group technical has 4 of 12 samples (33.3%); 50.0% ± 2.0% is declared",
-        "the group turkish has 8 of 12 samples (66.7%); 50.0% ± 2.0% is declared",
-    }
+    assert violations(rows, balance={"turkish": 0.5, "technical": 0.5}) == [
+        Violation(
+            "balance",
+            "the group technical has 4 of 12 samples (33.3%); 50.0% ± 2.0% is declared",
+            ("specs/categories/technical/rust.yaml:90",),
+        ),
+        Violation("balance", "the group turkish has 8 of 12 samples (66.7%); 50.0% ± 2.0% is declared", (talk(10),)),
+    ]
+
+
+def test_a_group_that_is_not_there_is_out_of_balance_too(violations: Any) -> None:
+    (found,) = violations(base(), balance={"technical": 0.5})
+    assert found == Violation("balance", "the group technical has 0 of 11 samples (0.0%); 50.0% ± 2.0% is declared", ())
 
 
 def test_tiers_out_of_their_range_are_named(violations: Any) -> None:
     (found,) = violations(base(), tiers={"low": [0.3, 0.7], "medium": [0.0, 0.5]})
-    assert found == Violation("tiers", "low has 11 of 11 samples (100.0%); 30% to 70% is allowed", ())
+    assert found == Violation("tiers", "low has 11 of 11 samples (100.0%); 30% to 70% is allowed", (talk(10),))
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------------------

@@ -378,6 +378,8 @@ def test_the_suffix_lands_on_the_last_word(text: str, form: str) -> None:
         (ts.tr_capital, "ılık", "Ilık"),
         (ts.tr_capital, "“iyi” dedi", "“İyi” dedi"),
         (ts.tr_capital, "API iyi", "API iyi"),
+        (ts.tr_capital, "index'i ekle", "Index'i ekle"),
+        (ts.tr_capital, "idempotent. İyi", "Idempotent. İyi"),
     ],
 )
 def test_casing_is_turkish(function, text: str, expected: str) -> None:

@@ -88,8 +88,8 @@ def _read(sample_files: Sequence[Path], limits: Limits) -> tuple[list[Entry], di
 
 
 def _of_all(entries: Sequence[Entry], figures: Mapping[str, CategoryFigures], limits: Limits) -> Iterator[Violation]:
-    yield from quality.balance(Counter(entry.group for entry in entries), limits)
-    yield from quality.tier_shares(Counter(entry.tier for entry in entries), limits)
+    yield from quality.balance(entries, limits)
+    yield from quality.tier_shares(entries, limits)
     for name, category in figures.items():
         yield from quality.same_openings(name, category.openings, limits)
 

@@ -77,7 +77,7 @@ def of_sample(entry: Entry, metadata: Mapping[str, Any], limits: Limits) -> Iter
     said, everything = answers + thoughts, answers + thoughts + users
     rules: dict[str, Iterable[str]] = {
         "words": _found(answers, lambda text: _word_range(text, limits.words.get(entry.category))),
-        "language": _found(said, lambda text: _other_language(text, entry.language)),
+        "language": _found(everything, lambda text: _other_language(text, entry.language)),
         "forbidden": _found(said, lambda text: _forbidden(text, limits.quality["forbidden"])),
         "opinion": _opinion(entry, metadata["persona"], limits),
         "control token": _found(everything, lambda text: _control_token(text, limits.control_tokens)),
@@ -85,6 +85,7 @@ def of_sample(entry: Entry, metadata: Mapping[str, Any], limits: Limits) -> Iter
         "quotes": _found(said, quote_problem),
         "code fence": _found(said, fence_problem),
         "white space": _found(everything, _white_space),
+        "tokens": _tokens([text for _, text in everything], limits.quality["tokens"]),
     }
     for rule, messages in rules.items():
         message = "; ".join(messages)
@@ -147,6 +148,18 @@ def _white_space(text: str) -> str | None:
     return "white space at the end of a line" if text != text.rstrip() or any(line != line.rstrip() for line in text.split("\n")) else None
 
 
+def _tokens(texts: Sequence[str], most: int) -> Iterator[str]:
+    """A bound instead of a count: the dataset serves every recipe, each with a tokenizer of its own, and is made before a base is there.
+
+    It is never too low. A token stands for one byte of its text at least, since the tokenizers of all supported architectures fall back
+    to bytes; and some put a blank before a text, which may be a token more. So what passes here fits, with the frame's own text in the
+    rest of the context. The exact count, frame and all, is taken against `context_length` before the first step of training.
+    """
+    count = sum(len(text.encode()) + 1 for text in texts)
+    if count > most:
+        yield f"the conversation may take {count} tokens, one a byte, and {most} are allowed; shorten it, or raise quality.tokens"
+
+
 _FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _INCHES = re.compile(r"(?<=\d)\"")
@@ -196,22 +209,32 @@ def same_openings(category: str, openings: Mapping[str, Mapping[str, int]], limi
             yield Violation("opening", f"{category}: {share} begin with {text!r}", tuple(sources))
 
 
-def balance(groups: Mapping[str, int], limits: Limits) -> Iterator[Violation]:
-    total = sum(groups.values())
+def balance(entries: Sequence[Entry], limits: Limits) -> Iterator[Violation]:
+    total = len(entries)
     for group, declared in limits.balance.items():
-        share = groups.get(group, 0) / total if total else 0.0
+        members = [entry for entry in entries if entry.group == group]
+        share = len(members) / total if total else 0.0
         if abs(share - declared) > limits.tolerance + 1e-9:
-            found = f"the group {group} has {groups.get(group, 0)} of {total} samples ({share:.1%})"
-            yield Violation("balance", f"{found}; {declared:.1%} ± {limits.tolerance:.1%} is declared", ())
+            found = f"the group {group} has {len(members)} of {total} samples ({share:.1%})"
+            yield Violation("balance", f"{found}; {declared:.1%} ± {limits.tolerance:.1%} is declared", _where_they_begin(members))
 
 
-def tier_shares(tiers: Mapping[str, int], limits: Limits) -> Iterator[Violation]:
-    total = sum(tiers.values())
+def tier_shares(entries: Sequence[Entry], limits: Limits) -> Iterator[Violation]:
+    total = len(entries)
     for tier, (least, most) in limits.quality["tiers"].items():
-        share = tiers.get(tier, 0) / total if total else 0.0
+        members = [entry for entry in entries if entry.tier == tier]
+        share = len(members) / total if total else 0.0
         if not least - 1e-9 <= share <= most + 1e-9:
-            found = f"{tier} has {tiers.get(tier, 0)} of {total} samples ({share:.1%})"
-            yield Violation("tiers", f"{found}; {least:.0%} to {most:.0%} is allowed", ())
+            found = f"{tier} has {len(members)} of {total} samples ({share:.1%})"
+            yield Violation("tiers", f"{found}; {least:.0%} to {most:.0%} is allowed", _where_they_begin(members))
+
+
+def _where_they_begin(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """The first sample of each category: all of them would be a list that nobody reads."""
+    first: dict[str, str] = {}
+    for entry in entries:
+        first.setdefault(entry.category, entry.source)
+    return tuple(first.values())
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------------------

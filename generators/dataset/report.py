@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from generators.classify import Verdict, classify, explain
+from generators.classify import Authored, compare, matrix
 from generators.dataset.entries import Entry
 from generators.dataset.quality import Near, Violation, opening
 from generators.specs.schema import TIERS
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _QUANTILES = {"min": 0.0, "p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "max": 1.0}
-_SHOWN = 12  # disagreements shown in the terminal; the report has all
 
 
 @dataclass
@@ -106,20 +105,11 @@ def corpus_figures(categories: Mapping[str, CategoryFigures], declared: Mapping[
 
 
 def classifier_figures(entries: Iterable[Entry], rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Authored against predicted tiers of the first user turns, one sample an example, with every disagreement and its reasons."""
-    confusion = {authored: dict.fromkeys(TIERS, 0) for authored in TIERS}
-    disagreements, seen = [], set()
+    """Authored against predicted tiers of the first user turns, one sample an example; see `compare`."""
+    first: dict[str, Authored] = {}
     for entry in entries:
-        if entry.source in seen:
-            continue
-        seen.add(entry.source)
-        verdict: Verdict = classify(entry.users[0], rules)
-        confusion[entry.tier][verdict.tier] += 1
-        if verdict.tier != entry.tier:
-            row = {"source": entry.source, "query": entry.users[0], "authored": entry.tier, "predicted": verdict.tier}
-            disagreements.append(row | {"why": explain(verdict)})
-    agreed = sum(confusion[tier][tier] for tier in TIERS)
-    return {"queries": len(seen), "agreement": _ratio(agreed, len(seen)), "confusion": confusion, "disagreements": disagreements}
+        first.setdefault(entry.source, Authored(entry.source, entry.users[0], entry.tier))
+    return compare(first.values(), rules)
 
 
 def near_as_json(nears: Sequence[Near], entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -182,15 +172,10 @@ def _print_classifier(console: Console, report: Mapping[str, Any]) -> None:
     found = report.get("classifier")
     if not found:
         return
-    wrong = found["disagreements"]
-    console.print(f"classifier: {found['agreement']:.1%} of {found['queries']} queries as authored", soft_wrap=True)
-    for authored, row in found["confusion"].items():
-        console.print(f"  {authored:>6} taken for " + ", ".join(f"{tier} {count}" for tier, count in row.items()), soft_wrap=True)
-    for item in wrong[:_SHOWN]:
-        line = f"  {item['source']}: {item['authored']}, seen as {item['predicted']}: {item['query']}"
-        console.print(line if len(line) <= console.width else line[: console.width - 1] + "…", soft_wrap=True, markup=False)
-    if len(wrong) > _SHOWN:
-        console.print(f"  and {len(wrong) - _SHOWN} more in the report", soft_wrap=True)
+    for line in matrix(found):
+        console.print(line, soft_wrap=True)
+    if count := len(found["disagreements"]):
+        console.print(f"  {count} disagree: they stand in report.json under classifier, and doit classify lists them", soft_wrap=True)
 
 
 def _print_violations(console: Console, report: Mapping[str, Any]) -> None:

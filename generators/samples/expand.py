@@ -58,6 +58,12 @@ def prepare_example(example: dict[str, Any], category: dict[str, Any], tables: d
     return Example(tuple(texts[: len(said)]), tuple(texts[len(said) :]), names, sizes, tuple(variants), "\0".join(said))
 
 
+def first_question(example: dict[str, Any], category: dict[str, Any]) -> str:
+    """What the user says first, with the first value in each slot. Raises UserError as `prepare_example`."""
+    ready = prepare_example(example, category)
+    return ready.said[0].fill([0] * (len(ready.names) + 1))
+
+
 def problems_of_slots(category: dict[str, Any]) -> Iterator[tuple[int, str]]:
     """(index of the example, message) for every example that cannot be filled with the category's slots."""
     tables: dict[str, Sequence[str]] = {}

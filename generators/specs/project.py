@@ -29,7 +29,7 @@ Lines = list[int]
 @dataclass
 class Project:
     """Plain values, by name. categories are named `group/category`. example_lines: line of each example, by category.
-    case_lines: line of each case, by suite."""
+    case_lines: line of each case, by suite. client_files: where each client stands, the specs or `build/clients/`."""
 
     project: Spec = field(default_factory=dict)
     tiers: Spec = field(default_factory=dict)
@@ -42,6 +42,7 @@ class Project:
     suites: dict[str, Spec] = field(default_factory=dict)
     example_lines: dict[str, Lines] = field(default_factory=dict)
     case_lines: dict[str, Lines] = field(default_factory=dict)
+    client_files: dict[str, str] = field(default_factory=dict)
 
 
 # kind of file -> attribute of Project
@@ -58,10 +59,13 @@ ATTRIBUTES = {
 Seen = MutableMapping[tuple[str, str, "bytes | Problem"], "tuple[Document, Spec | None]"]
 
 
-def load(root: Path, keep: bool = True, seen: Seen | None = None) -> Project:
+def load(root: Path, keep: bool = True, seen: Seen | None = None, captured: bool = True) -> Project:
     """keep: whether what was read is cached under `build/`. seen: for a caller that loads again and again, the files that it has
-    loaded before. Raises SpecErrors with every problem of every file."""
+    loaded before. captured: whether a client that was captured counts in place of the shipped one of its name. Raises SpecErrors with every
+    problem of every file."""
     files = list(files_in(root, "specs", (".yaml", ".yml"), levels=4))
+    if captured:
+        files = _with_captured(root, files)
     templates = list(files_in(root, "templates", (".j2",), levels=8))
     key = _digest([*files, *templates])
     cache = root / "build" / ".cache" / "specs.pickle"
@@ -71,6 +75,13 @@ def load(root: Path, keep: bool = True, seen: Seen | None = None) -> Project:
         if keep:
             _to_cache(cache, key, project)
     return project
+
+
+def _with_captured(root: Path, files: list[File]) -> list[File]:
+    """What `doit capture` made takes the place of the file in specs/clients/ that has its name."""
+    private = list(files_in(root, "build/clients", (".yaml",), levels=1))
+    replaced = {file.path.removeprefix("build/") for file in private}
+    return [file for file in files if file.path.removeprefix("specs/") not in replaced] + private
 
 
 def spec_files(root: Path) -> list[tuple[str, Path]]:
@@ -166,6 +177,8 @@ def _put(project: Project, kind: str, name: str, value: Spec, document: Document
         setattr(project, kind, value)
         return
     getattr(project, ATTRIBUTES[kind])[name] = value
+    if kind == "client":
+        project.client_files[name] = document.file
     for wanted, key, lines in (("category", "examples", project.example_lines), ("suite", "cases", project.case_lines)):
         if kind == wanted:
             lines[name] = [document.problem((key, index), "").line for index in range(len(value[key]))]
@@ -181,7 +194,7 @@ def _kind(file: File) -> tuple[str | None, Problem | None]:
     from generators.errors import did_you_mean, one_of
     from generators.specs.schema import FILES
 
-    inside = file.path.removeprefix("specs/")
+    inside = file.path.removeprefix("specs/").removeprefix("build/")
     for kind, (_, pattern, *_rest) in FILES.items():
         if fnmatchcase(inside, pattern) and inside.count("/") == pattern.count("/"):
             return kind, None

@@ -134,6 +134,12 @@ PROJECT: Schema = {
                 default=[],
             ),
             "opinion_required": _list("Groups in which every sample carries an opinion marker.", _name("A group."), default=[]),
+            "tokens": _integer(
+                "Most tokens of a conversation with its earlier thoughts, in any tokenizer: counted in bytes, which are never fewer. With "
+                "what frames say around it, it has to fit the context_length of the bases.",
+                default=1536,
+                min=1,
+            ),
         },
     ),
 }
@@ -215,7 +221,7 @@ _EXAMPLE_FIELDS: Schema = {
     "user": _text("What the user says; `{{ slots.NAME }}` stands for a value of a slot, here and in the answer."),
     "jessy": _text("What the persona answers."),
     "turns": _list("A conversation of several turns, instead of `user` and `jessy`.", _TURN, minlength=2, maxlength=8),
-    "language": _text("Language of the answers; the category's by default.", **_LANGUAGE),
+    "language": _text("Language in which both speak; the category's by default.", **_LANGUAGE),
     "tier": _text("Complexity tier; the category's by default.", **_TIER),
     "iterations": _integer("Thinking passes, inside the tier's range; the category's by default.", min=1, max=99),
     "layers": _list("Dimensions that the answer stands on; the category's by default.", _LAYERS_ITEM, minlength=1, maxlength=15),
@@ -227,7 +233,7 @@ _EXAMPLE_FIELDS: Schema = {
 
 CATEGORY: Schema = {
     "description": _text("What these samples teach, in one line.", required=True),
-    "language": _text("Language of the answers.", default="tr", **_LANGUAGE),
+    "language": _text("Language in which both speak.", default="tr", **_LANGUAGE),
     "tier": _text("Complexity tier of an example that names none.", required=True, **_TIER),
     "iterations": _integer("Thinking passes of an example that names none.", required=True, min=1, max=99),
     "layers": _list("Dimensions of an example that names none.", _LAYERS_ITEM, default=["C02"], minlength=1, maxlength=15),
@@ -344,6 +350,7 @@ CLIENT: Schema = {
         maxlength=9,
     ),
     "observation": _text("How one earlier observation is listed; Jinja with stage, confidence, layers, text.", required=True),
+    "separator": _field("string", "What stands between two earlier observations.", default="\n"),
     "answer": _text("The form of answer it parses; Jinja with confidence, layers, text.", required=True),
     "protocol": _text(
         "The parser and stop rule of the client.",

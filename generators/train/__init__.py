@@ -26,12 +26,14 @@ def train(
     from generators.device import load_mlx
     from generators.files import write_json
     from generators.tokens import Tokenizer
-    from generators.train import data, loop, lora
+    from generators.train import data, loop, lora, unlearnt
 
     load_mlx()
     tokenizer = Tokenizer.load(base, chat_format)
     rows = {split: data.load_rows(frames / f"{split}.jsonl", tokenizer, context_length) for split in ("train", "valid")}
     model = load_model(base, recipe["training"]["base_bits"])
+    if told := unlearnt.warning(model, base.name, tokenizer.end_of_turn_id, chat_format["end_of_turn"]):
+        watcher.say(told)
     lora.attach(model, recipe["lora"], seed)
     if recipe["training"]["gradient_checkpointing"]:
         from mlx_lm.tuner.trainer import grad_checkpoint
