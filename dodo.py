@@ -379,3 +379,8 @@ def task_verify():
         always=True,
         params=[{"name": "name", "long": "recipe", "default": DEFAULT, "help": "the recipe that is verified"}],
     )
+
+
+def task_schemas():
+    """Write the JSON Schemas for editors and the spec reference page, from the one schema that specs are checked by"""
+    return task("schemas", None, task_schemas.__doc__, partial(stages.schemas, PATHS), always=True)

@@ -10,7 +10,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Screen:
                 sys.stdin.reconfigure(errors="replace")
             yield from sys.stdin
             return
-        import readline  # noqa: F401  arrow keys and a history for `input`
+        with suppress(ImportError):
+            import readline  # noqa: F401  arrow keys and a history for `input`, where there is one
 
         while True:
             try:
@@ -194,6 +195,7 @@ class Conversation:
             if new and not shown.first_s:
                 shown.first_s = time.perf_counter() - start
             self._screen.write(new)
+            await asyncio.sleep(0)  # where Ctrl-C is heard, also while pieces come faster than they are shown
 
     def _keep(self, query: str, text: str) -> None:
         """An answer that was stopped before its first word leaves nothing behind."""

@@ -929,3 +929,15 @@ def verify(project: Project, paths: Paths, name: str) -> None:
             progress.say,
         )
     progress.say(f"{name} is what the specs give, and what its lock says")
+
+
+# schemas
+
+
+def schemas(paths: Paths) -> None:
+    from generators import progress
+    from generators.specs import json_schema, reference
+
+    written = json_schema.write_schemas(paths.root / json_schema.FOLDER)
+    reference.write_reference(paths.root / "docs" / "specs.md")
+    progress.say(f"{len(written)} schemas in {json_schema.FOLDER}/, and docs/specs.md")

@@ -22,7 +22,7 @@ MINI, V2, MODEL, GEMMA = (
     "specs/recipes/jessy-mini.yaml",
     "specs/recipes/jessy-v2.yaml",
     "specs/models/gemma-3-270m.yaml",
-    "specs/chat_formats/gemma.yaml",
+    "specs/chat_formats/gemma-base.yaml",
 )
 JESSY, CASUAL, SUITE = "specs/personas/jessy.yaml", "specs/personas/casual.yaml", "specs/evals/turkish.yaml"
 
@@ -137,7 +137,7 @@ PINNED: Rows = {
     "a category's description": (sub(SLANG, r"^description: ", "description: Real "), NOTHING),
     "a suite's description": (sub(SUITE, r"^description: ", "description: Real "), NOTHING),
     "a persona's description": (sub(JESSY, r"^description: ", "description: Real "), NOTHING),
-    "a chat format's description": (sub(GEMMA, r"^description: ", "description: Real "), NOTHING),
+    "a chat format's description": (sub(GEMMA, r"Gemma's turns for", "The turns for"), NOTHING),
     "log_every": (setting("log_every", 7), NOTHING),
     "checkpoint_every": (setting("checkpoint_every", 7), NOTHING),
     "the memory budget": (setting("memory_budget_gb", 7), NOTHING),
@@ -205,7 +205,7 @@ READ: Rows = {
     "another quantisation first": (sub(MINI, r"\[Q8_0\]", "[Q4_0, Q8_0]"), {"modelfile"} | EXPORTED),
     "the name in Ollama": (sub(MINI, r"^  name: jessy-mini", "  name: jessy-tiny"), EXPORTED),
     "the recipe's description": (sub(MINI, r"^description: ", "description: Real "), EXPORTED),
-    "a stop text": (sub(GEMMA, r"stop: \[<end_of_turn>, <start_of_turn>\]", "stop: [<end_of_turn>]"), SPOKEN | JUDGED),
+    "a stop text": (sub(GEMMA, r"stop: \[<eos>, <end_of_turn>, <start_of_turn>\]", "stop: [<eos>, <end_of_turn>]"), SPOKEN | JUDGED),
     "a licence's notice": (sub(MODEL, r"^  notice: >-\n", "  notice: >-\n    Mind that\n"), {"report"}),
     # Evaluation and report.
     "a client's stop rule": (sub(CLIENT, r"alone: 0.95", "alone: 0.96"), JUDGED),

@@ -85,7 +85,9 @@ def _why(step: Step) -> list[str]:
 
 def _closing(steps: Sequence[Step], estimates: Estimates, touched: Sequence[str]) -> list[str]:
     lines = [f"{step.stage.name} is not reached: {step.reasons[0].text}" for step in steps if step.status == CUT_OFF]
-    lines += [f"{file} was saved since the last build; no stage reads what changed in it" for file in touched]
+    if touched:
+        shown = ", ".join(touched[:_MOST_REASONS]) + (f" and {len(touched) - _MOST_REASONS} more" if len(touched) > _MOST_REASONS else "")
+        lines.append(f"saved since the last build, with no change that a stage reads: {shown}")
     still = sum(step.status == UP_TO_DATE for step in steps)
     if estimates:
         total = _total(estimates)

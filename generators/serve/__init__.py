@@ -75,6 +75,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} of 127.0.0.1 cannot be used ({error.strerror}); choose another with --port") from error
+        listener.listen()  # whoever asks from now on waits for the model to load
         yield listener
 
 
