@@ -104,6 +104,13 @@ def task_base():
         )
 
 
+def task_preflight():
+    """Put a tiny random model through the whole chain, and check that this machine has room for the real run; nothing in build/ changes"""
+    for name, recipe in PROJECT.recipes.items():
+        doc = f"Put a random model like {recipe['base']} through the chain of {name}"
+        yield task("preflight", name, doc, partial(stages.preflight, PROJECT, PATHS, name), always=True)
+
+
 def task__frames():
     """Put the samples into the frames that a recipe trains in"""
     for name, recipe in PROJECT.recipes.items():
@@ -141,6 +148,18 @@ def task_train():
         )
 
 
+def task_watch():
+    """Follow a training from another terminal until it ends"""
+    return task(
+        "watch",
+        None,
+        task_watch.__doc__,
+        partial(stages.watch, PROJECT, PATHS),
+        always=True,
+        params=[{"name": "recipe", "long": "recipe", "default": "", "help": "this recipe's; else whichever is going on"}],
+    )
+
+
 def task_fuse():
     """Merge the adapter into the base, in Hugging Face layout"""
     for name, recipe in PROJECT.recipes.items():
@@ -173,7 +192,7 @@ def task_gguf():
             inputs=[
                 paths.adapter / "adapters.safetensors",
                 paths.adapter / "adapter_config.json",
-                PATHS.model(recipe["base"]) / "source.json",
+                *stages.gguf_inputs(PATHS, name, recipe),
             ],
             targets=[*(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]), paths.export],
             source=[
@@ -187,7 +206,31 @@ def task_gguf():
                 "safetensors_stream.py",
                 "slices.py",
                 "chat_format.py",
+                *stages.gguf_source(recipe),
             ],
+        )
+
+
+def task_quantisations():
+    """Measure what each quantisation loses against F16, and that F16 in llama.cpp is the fused model in MLX, or the build ends here"""
+    for name, recipe in PROJECT.recipes.items():
+        paths = PATHS.recipe(name)
+        yield task(
+            "quantisations",
+            name,
+            f"Measure what quantising costs {name}",
+            partial(stages.quantisations, PROJECT, PATHS, name),
+            reads=partial(stages.quantisations_slice, PROJECT, name),
+            inputs=[
+                *(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]),
+                paths.export,
+                paths.adapter / "adapters.safetensors",
+                paths.fused / "source.json",
+                paths.frames / "valid.jsonl",
+            ],
+            targets=[paths.quantisations],
+            source=["quantisations.py", "llama_logits.py", "ggml.py", "train/cross_entropy.py", "tokens.py", "chat_format.py"],
+            after=[f"fuse:{name}", f"gguf:{name}", f"base:{recipe['base']}"],
         )
 
 
@@ -274,6 +317,19 @@ def task_evaluate():
         )
 
 
+def task_ledger():
+    """Ask base, adapter, fused, F16, quantised and deployed model the same 30 questions, and name the first stage that loses"""
+    for name in PROJECT.recipes:
+        yield task(
+            "ledger",
+            name,
+            f"Find the stage at which {name} loses its persona",
+            partial(stages.ledger, PROJECT, PATHS, name),
+            always=True,
+            after=[f"{stage}:{name}" for stage in ("_frames", "fuse", "gguf")],
+        )
+
+
 def task__lock():
     """Pin what a recipe was made from and what came of it"""
     for name in PROJECT.recipes:
@@ -303,13 +359,15 @@ def task_report():
                 *(paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")),
                 paths.training_summary,
                 paths.export,
+                paths.quantisations,
+                *stages.kept_ledger(PATHS, name),
                 PATHS.dataset / "report.json",
                 paths.frames / "system.txt",
                 *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2", "reports/card.md.j2"),
             ],
             targets=[paths.report, paths.report.with_suffix(".md"), paths.card],
             source=["report"],
-            after=[f"{stage}:{name}" for stage in ("train", "fuse", "gguf", "modelfile", "parity", "evaluate", "_lock")],
+            after=[f"{stage}:{name}" for stage in ("train", "fuse", "gguf", "quantisations", "modelfile", "parity", "evaluate", "_lock")],
         )
 
 

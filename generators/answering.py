@@ -8,7 +8,7 @@ Source: ollama, server/routes.go and server/prompt.go, template/template.go (col
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,7 +161,7 @@ class Llama:
         stops = {self.tokenizer.chat_format["end_of_turn"], *options.get("stop", ())}
         return Answer(lambda ids: self.tokenizer.decode(ids, skip_special=False) in stops)
 
-    async def pieces(self, prompt: str | list[int], options: Options, answer: Answer, schema: Any = None) -> AsyncIterator[str]:
+    async def pieces(self, prompt: str | list[int], options: Options, answer: Answer, schema: Any = None) -> AsyncGenerator[str, None]:
         """Feed `answer`, yielding each piece of its text; closing this ends llama.cpp's work on it.
 
         prompt: token ids; a text is taken as it is, control tokens included. schema: JSON schema of what may be answered.

@@ -303,19 +303,17 @@ def _shown(text: str) -> str:
 
 
 def _add_later_stages(found: Captured, chains: list[Chain]) -> None:
-    """Each spelling of confidence and layers is tried; the one that rebuilds the most requests is right, and among such the one that
-    finds more of an observation in its entry: answers that are all as sure rebuild it in any spelling."""
+    """Each spelling of confidence and layers is tried, and the list as each stage has it; what rebuilds the most requests is right, and
+    among such what finds more of an observation in its entry: answers that are all as sure rebuild it in any spelling."""
     found.stages = max((len(chain.exchanges) for chain in chains), default=0)
     if found.stages < 2:
         return
     best, base = (0, 0), found.profile
     for confidence, layers in product(_CONFIDENCES, _LAYER_LISTS):
-        profile = _with_later_stages(base, chains, found.stages, confidence, layers)
-        if profile is None:
-            continue
-        score = sum(1 for _ in _rebuilt(profile, chains)), profile["observation"].count("{{")
-        if score > best:
-            best, found.profile = score, profile
+        for profile in _with_later_stages(base, chains, found.stages, confidence, layers):
+            score = sum(1 for _ in _rebuilt(profile, chains)), profile["observation"].count("{{")
+            if score > best:
+                best, found.profile = score, profile
     if found.profile is base:
         found.doubts.append("the later stages could not be told from the recording; the shipped ones stay")
         return
@@ -328,23 +326,23 @@ def _add_later_stages(found: Captured, chains: list[Chain]) -> None:
         found.doubts.append(f"no answer named {'two layers' if most else 'layers'}, so {unknown} cannot be told")
 
 
-def _with_later_stages(base: Client, chains: list[Chain], stages: int, confidence: str, layers: str) -> Client | None:
-    """None where the earlier answers are not listed in one way."""
+def _with_later_stages(base: Client, chains: list[Chain], stages: int, confidence: str, layers: str) -> Iterator[Client]:
+    """The profile with the list of earlier answers as each stage shows it; the last one shows the most of it."""
     skeletons = {stage: _skeletons(chains, stage, confidence, layers) for stage in range(1, stages)}
-    told_apart = [stage for stage, found in skeletons.items() if found]
-    if not told_apart:
-        return None
     names = [stage["name"] for stage in base["stages"]] + [f"stage {number + 1}" for number in range(len(base["stages"]), stages)]
-    listing = _listing(skeletons[max(told_apart)].most_common(1)[0][0], names)
-    if listing is None:
-        return None
-    profile = {**base, "observation": listing.as_jinja(confidence, layers), "separator": listing.separator}
-    profile["stages"] = [{"name": name, "prompts": []} for name in listing.names[: max(stages, len(base["stages"]))]]
-    profile["stages"][0]["prompts"] = base["stages"][0]["prompts"]
-    for stage in range(1, len(profile["stages"])):
-        wordings = list(_wordings(profile, chains, stage, skeletons.get(stage, Counter()), listing))
-        profile["stages"][stage]["prompts"] = wordings or base["stages"][min(stage, len(base["stages"]) - 1)]["prompts"]
-    return profile
+    for found in reversed(skeletons.values()):
+        listing = _listing(found.most_common(1)[0][0], names) if found else None
+        if listing is None:
+            continue
+        profile = {**base, "observation": listing.as_jinja(confidence, layers), "separator": listing.separator}
+        profile["stages"] = [dict(stage) for stage in base["stages"]]
+        profile["stages"] += [{**profile["stages"][-1]} for _ in range(len(base["stages"]), stages)]
+        for number, stage in enumerate(profile["stages"]):
+            stage["name"] = listing.names[number]
+        for number, told_apart in skeletons.items():
+            wordings = list(_wordings(profile, chains, number, told_apart, listing))
+            profile["stages"][number]["prompts"] = wordings or profile["stages"][number]["prompts"]
+        yield profile
 
 
 def _skeletons(chains: list[Chain], stage: int, confidence: str, layers: str) -> Counter[str]:

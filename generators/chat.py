@@ -22,6 +22,7 @@ from generators.files import human_seconds, to_json
 
 Message = dict[str, str]
 Say = Callable[[str], None]
+_NO_LIMIT = 2**31  # tokens
 _MARKER_SPARE = 12  # characters that the iterations' number and the marker's end may take
 
 
@@ -88,7 +89,7 @@ class Conversation:
         self._llama, self._deployed, self._tiers, self._feedback, self._screen = llama, deployed, tiers, feedback, screen
         self.persona = next(iter(deployed))
         self.turns: list[Message] = []
-        self._iterations = False
+        self._iterations = self._is_long = False
         self._last: dict[str, str] = {}
 
     @property
@@ -150,7 +151,7 @@ class Conversation:
         self._screen.note(f"kept in {self._feedback}")
 
     def _clear(self, _: str) -> None:
-        self.turns, self._last = [], {}
+        self.turns, self._last, self._is_long = [], {}, False
         self._screen.note("a new conversation")
 
     def _help(self, _: str) -> None:
@@ -168,6 +169,7 @@ class Conversation:
             self.turns.pop()
             self._screen.note(str(error))
             return
+        self._tell_of_room(ids, options)
         answer = self._llama.answer(options)
         shown = Shown(self._tiers["marker"] if self._iterations else "")
         start = time.perf_counter()
@@ -178,6 +180,12 @@ class Conversation:
         self._screen.write(shown.take(answer.text, done=True) + "\n")
         self._screen.note(described(answer, shown, time.perf_counter() - start))
         self._keep(query, shown.text)
+
+    def _tell_of_room(self, ids: list[int], options: dict[str, Any]) -> None:
+        """Once a conversation: what no longer fits is left out."""
+        if not self._is_long and len(fitted(self._llama.tokenizer, self._messages(), _NO_LIMIT, options)) > len(ids):
+            self._is_long = True
+            self._screen.note("the conversation no longer fits into the context; its oldest exchanges are left out")
 
     def _messages(self) -> list[Message]:
         """The Modelfile's examples show no iterations: where these are asked for, they would teach against it."""

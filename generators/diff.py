@@ -22,13 +22,12 @@ _SENTENCES = ("identity", "principles", "style", "brevity")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the values of a Modelfile are declared. places: of the persona's, see `generators.modelfile.persona_places`."""
+    """Where the values of a Modelfile are declared. places: of the persona's, see `generators.modelfile.persona_places`. others: places of
+    what is no persona's, by the name that its change has: FROM, TEMPLATE, stops, LICENSE."""
 
     persona: Spec
     places: Places
-    recipe_file: str
-    model_file: str
-    chat_format_file: str
+    others: Mapping[str, tuple[str, ...]]
 
     def at(self, *steps: Any) -> str:
         """`specs/personas/jessy.yaml:32`, or the file where no line is known."""
@@ -70,36 +69,42 @@ class Comparison:
         return list(difflib.unified_diff(old, self.after.splitlines(), self.against, f"{name} (from the specs)", lineterm=""))
 
 
-def compare(recipe: str, persona: str, against: str, before: str | None, after: str, origin: Origin) -> Comparison:
-    """before, after: texts of Modelfiles. A text before that Ollama would refuse is compared as text alone."""
+def compare(
+    recipe: str, persona: str, against: str, before: str | None, after: str, origin: Origin, other: Origin | None = None
+) -> Comparison:
+    """before, after: texts of Modelfiles. A text before that Ollama would refuse is compared as text alone.
+
+    origin: of the text after. other: of the text before, where the specs of now say that as well.
+    """
     changes: list[Change] = []
     if before is not None and before != after:
         try:
-            changes = list(changes_of(modelfile_reader.read(before), modelfile_reader.read(after), origin))
+            changes = list(changes_of(modelfile_reader.read(before), modelfile_reader.read(after), origin, other))
         except modelfile_reader.Refused as error:
             changes = [Change(f"{against} cannot be read", str(error), None, ())]
     return Comparison(recipe, persona, against, before, after, changes)
 
 
-def changes_of(before: Modelfile, after: Modelfile, origin: Origin) -> Iterator[Change]:
+def changes_of(before: Modelfile, after: Modelfile, origin: Origin, other: Origin | None = None) -> Iterator[Change]:
     """Every difference in meaning, in the order of a Modelfile."""
     if before.source != after.source:
-        yield Change("FROM", before.source, after.source, (origin.recipe_file,))
+        yield Change("FROM", before.source, after.source, origin.others["FROM"])
     if before.template != after.template:
-        yield Change("TEMPLATE", before.template, after.template, (origin.chat_format_file,))
-    yield from _system_changes(before.system, after.system, origin)
+        yield Change("TEMPLATE", before.template, after.template, origin.others["TEMPLATE"])
+    yield from _system_changes(before.system, after.system, origin, other)
     for name in dict.fromkeys([*after.parameters, *before.parameters]):
         old, new = before.parameters.get(name), after.parameters.get(name)
         if old != new:
-            yield Change(f"PARAMETER {name}", old, new, (origin.at("parameters", name),))
+            said = other if new is None and other else origin
+            yield Change(f"PARAMETER {name}", old, new, (said.at("parameters", name),))
     if before.stops != after.stops:
-        yield Change("stops", before.stops, after.stops, (origin.chat_format_file,))
-    yield from _message_changes(before.messages, after.messages, origin)
+        yield Change("stops", before.stops, after.stops, origin.others["stops"])
+    yield from _message_changes(before.messages, after.messages, origin, other)
     if before.licences != after.licences:
-        yield Change("LICENSE", "\n".join(before.licences), "\n".join(after.licences), (origin.model_file,))
+        yield Change("LICENSE", "\n".join(before.licences), "\n".join(after.licences), origin.others["LICENSE"])
 
 
-def _system_changes(before: str, after: str, origin: Origin) -> Iterator[Change]:
+def _system_changes(before: str, after: str, origin: Origin, other: Origin | None) -> Iterator[Change]:
     """By paragraph; one that was rewritten is one change."""
     old, new = before.split("\n\n") if before else [], after.split("\n\n") if after else []
     for kind, first, last, start, stop in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -110,20 +115,27 @@ def _system_changes(before: str, after: str, origin: Origin) -> Iterator[Change]
             was = old[first + index] if first + index < last else None
             now = new[start + index] if start + index < stop else None
             number = (start if now is not None else first) + min(index, pairs - 1) + 1
-            yield Change(f"SYSTEM, paragraph {number}", was, now, _said_at(was or "", now or "", origin))
+            yield Change(f"SYSTEM, paragraph {number}", was, now, _said_at(was or "", now or "", origin, other))
 
 
-def _said_at(was: str, now: str, origin: Origin) -> tuple[str, ...]:
-    """The fields whose text came into the paragraph; where none did, something went, or the template itself was edited."""
-    came = [steps for steps, text in texts_of(origin.persona) if text.strip() and text.strip() in now and text.strip() not in was]
-    sentences = [steps for steps in came if steps[0] in _SENTENCES and steps[-1] != "name"]  # a name's few letters are soon found by chance
-    return tuple(dict.fromkeys(origin.at(*steps) for steps in sentences or came)) or (
-        origin.at("extends") or origin.at(),
-        f"templates/{origin.persona['template']}",
-    )
+def _said_at(was: str, now: str, origin: Origin, other: Origin | None) -> tuple[str, ...]:
+    """The fields whose text came into the paragraph, and those of `other` whose text went; where there are none, something went that no
+    spec says any more, or the template itself was edited."""
+    found = [*_fields_in(now, was, origin), *(_fields_in(was, now, other) if other else ())]
+    return tuple(dict.fromkeys(found)) or (origin.at("extends") or origin.at(), f"templates/{origin.persona['template']}")
 
 
-def _message_changes(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], origin: Origin) -> Iterator[Change]:
+def _fields_in(text: str, without: str, origin: Origin) -> list[str]:
+    """Places of the fields that `text` holds and `without` does not."""
+    found = [steps for steps, said in texts_of(origin.persona) if said.strip() and said.strip() in text and said.strip() not in without]
+    # A name's few letters are soon found by chance.
+    sentences = [steps for steps in found if steps[0] in _SENTENCES and steps[-1] != "name"]
+    return [origin.at(*steps) for steps in sentences or found]
+
+
+def _message_changes(
+    before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], origin: Origin, other: Origin | None
+) -> Iterator[Change]:
     old, new = (
         [_exchange(before, index) for index in range(0, len(before), 2)],
         [_exchange(after, index) for index in range(0, len(after), 2)],
@@ -134,7 +146,8 @@ def _message_changes(before: Sequence[Mapping[str, str]], after: Sequence[Mappin
         for index in range(max(last - first, stop - start)):
             was = old[first + index] if first + index < last else None
             now = new[start + index] if start + index < stop else None
-            yield Change("MESSAGE", was, now, (origin.at("messages", start + index) if now else origin.at("messages"),))
+            gone = other.at("messages", first + index) if other else origin.at("messages")
+            yield Change("MESSAGE", was, now, (origin.at("messages", start + index) if now else gone,))
 
 
 def _exchange(messages: Sequence[Mapping[str, str]], index: int) -> str:

@@ -114,6 +114,36 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold `path`, made where it is missing, for this process: nobody else can, and `is_held` says so until the block or the process ends.
+
+    Raises UserError, saying that `what` goes on already, when another process holds it.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{what} goes on already, in another process; doit watch follows it") from error
+        yield
+
+
+def is_held(path: Path) -> bool:
+    import fcntl
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 def require_disk(folder: Path, needed: int, what: str) -> None:
     """Raises UserError when `folder`'s disk has fewer than `needed` bytes free."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,16 +25,17 @@ def dequantiser(type_name: str) -> Callable[..., Any] | None:
 
 @cache
 def _function(name: str, result: type | None, *arguments: type) -> Callable[..., Any] | None:
-    library = _library()
-    if library is None or not hasattr(library, name):
+    found = library()
+    if found is None or not hasattr(found, name):
         return None
-    function = getattr(library, name)
+    function = getattr(found, name)
     function.restype, function.argtypes = result, arguments
     return function
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
+    """xllamacpp's shared library, ggml and llama.cpp in one, or None where it is not installed."""
     import importlib.util
 
     spec = importlib.util.find_spec("xllamacpp")
@@ -43,9 +44,9 @@ def _library() -> ctypes.CDLL | None:
     folder = Path(spec.origin).parent
     for path in [*folder.glob("*.so"), *folder.rglob("*ggml*.dylib"), *folder.rglob("*ggml*.so")]:
         try:
-            library = ctypes.CDLL(str(path))
+            found = ctypes.CDLL(str(path))
         except OSError:
             continue  # cannot be loaded by itself; another one may be
-        if hasattr(library, "ggml_quantize_chunk"):
-            return library
+        if hasattr(found, "ggml_quantize_chunk"):
+            return found
     return None

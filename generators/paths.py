@@ -44,6 +44,14 @@ class RecipePaths:
         return self.root / "export.json"
 
     @property
+    def quantisations(self) -> Path:
+        return self.root / "quantisations.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.json"
+
+    @property
     def parity(self) -> Path:
         return self.root / "parity.json"
 

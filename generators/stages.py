@@ -364,6 +364,75 @@ def base(project: Project, paths: Paths, name: str) -> None:
     import_base(model, name, paths.model(name), jinja_template(chat_format), progress.say, end_of_turn=chat_format["end_of_turn"])
 
 
+# preflight
+
+
+def preflight(project: Project, paths: Paths, name: str) -> None:
+    """Raises UserError when a part of the chain fails, or the real run has no room here, or the base is not imported."""
+    import tempfile
+
+    from generators import preflight as chain
+    from generators import progress
+    from generators.errors import UserError
+    from generators.paths import Paths as PathsAt
+    from generators.plan import Machine
+
+    recipe, base = project.recipes[name], project.recipes[name]["base"]
+    if not (paths.model(base) / "source.json").is_file():
+        raise UserError(f"preflight takes the tokenizer of {base}, which is not imported yet; run: doit base:{base}")
+    machine = Machine.here()
+    chain.check_room(_needs(project, paths, name, machine), chain.room_here(machine.kind, paths.build), progress.say)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = PathsAt(Path(folder))
+        (scratch.root / "templates").symlink_to(paths.templates.resolve())
+        _render_a_few(project, scratch, name, chain.samples_needed(recipe))
+        job = chain.Job(
+            name,
+            str(scratch.recipe(name).root),
+            str(paths.model(base).resolve()),
+            recipe,
+            _chat_format(project, recipe),
+            project.models[base]["context_length"],
+            project.project["seed"],
+            _metadata(project, name),
+        )
+        chain.run(job, progress.say)
+
+
+def _needs(project: Project, paths: Paths, name: str, machine: Any) -> Any:
+    """What the stages that follow the base take; as measured, where they ran here before."""
+    from generators.plan import estimate
+    from generators.preflight import Needs
+    from generators.tasks import successes
+
+    recipe, work, remembered = project.recipes[name], _work(project, name), successes(paths.build / ".doit.db")
+    stages = ("train", "fuse", "gguf", "parity", "evaluate")
+    found = {
+        stage: estimate(stage, work, work, past.taken if (past := remembered.get(f"{stage}:{name}")) else {}, [], machine)
+        for stage in stages
+    }
+    bits = recipe["training"]["base_bits"] or (32 if machine.kind == "cpu" else 16)
+    memory = max(each.memory for each in found.values())
+    return Needs(found["train"].seconds, memory, work.parameters * bits // 8, sum(each.disk for each in found.values()))
+
+
+def _render_a_few(project: Project, scratch: Paths, name: str, count: int) -> None:
+    """At `scratch`: samples of every group in turn, in the recipe's frames, and its Modelfiles."""
+    from itertools import chain, islice, zip_longest
+
+    from generators.files import read_jsonl, write_jsonl
+
+    of_each_group = {category.partition("/")[0]: category for category in reversed(project.categories)}
+    for category in of_each_group.values():
+        samples(project, scratch, category)
+    in_turn = zip_longest(*(read_jsonl(scratch.samples(category)) for category in of_each_group.values()))
+    rows = list(islice((row for row in chain.from_iterable(in_turn) if row), count + 2))
+    write_jsonl(scratch.dataset / "train.jsonl", rows[:count])
+    write_jsonl(scratch.dataset / "valid.jsonl", rows[count:] or rows[:1])
+    frames(project, scratch, name)
+    modelfiles(project, scratch, name)
+
+
 # frames
 
 
@@ -434,9 +503,13 @@ def train_slice(project: Project, name: str) -> Slice:
 
 def train(project: Project, paths: Paths, name: str) -> None:
     from generators import progress
+    from generators.preflight import LARGE
     from generators.train import train as run
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
+    if project.models[recipe["base"]]["parameters"] > LARGE and not any(outputs.checkpoints.glob("step-*")):
+        progress.say("preflight, before a long run:")
+        preflight(project, paths, name)
     with progress.training_watcher() as watcher:
         run(
             recipe,
@@ -448,6 +521,16 @@ def train(project: Project, paths: Paths, name: str) -> None:
             outputs,
             watcher,
         )
+
+
+def watch(project: Project, paths: Paths, recipe: str) -> None:
+    """recipe: empty for whichever is being trained."""
+    from generators import progress
+    from generators import watch as watching
+
+    outputs = {name: paths.recipe(name) for name in project.recipes}
+    runs = {name: watching.Run(each.metrics, each.training_summary, each.checkpoints) for name, each in outputs.items()}
+    watching.watch(runs, recipe, progress.training_watcher, progress.say)
 
 
 # fuse
@@ -467,9 +550,29 @@ def fuse(project: Project, paths: Paths, name: str) -> None:
 def gguf_slice(project: Project, name: str) -> Slice:
     recipe = project.recipes[name]
     base = recipe["base"]
-    written = {**_only(recipe, "base", "description", "deploy"), "export": _only(recipe["export"], "quantisations")}
+    chooses = _chooses(recipe)
+    export = _only(recipe["export"], "quantisations", *(("loss_budget",) if chooses else ()))
+    written = {**_only(recipe, "base", "description", "deploy"), "export": export}
     licence = {"licence": _only(project.models[base]["licence"], "name")}
-    return _joined({_recipe_file(name): written, f"specs/models/{base}.yaml": licence}, _chat_format_slice(project, base))
+    return _joined(
+        {_recipe_file(name): written, f"specs/models/{base}.yaml": licence},
+        _chat_format_slice(project, base, *(("control_tokens",) if chooses else ())),
+        {_PROJECT: _only(project.project, "seed")} if chooses else {},
+    )
+
+
+def _chooses(recipe: Spec) -> bool:
+    return "auto" in recipe["export"]["quantisations"]
+
+
+def gguf_inputs(paths: Paths, name: str, recipe: Spec) -> list[Path]:
+    """`auto` is chosen by what it loses on the validation split."""
+    files = [paths.model(recipe["base"]) / "source.json"]
+    return [*files, paths.recipe(name).frames / "valid.jsonl"] if _chooses(recipe) else files
+
+
+def gguf_source(recipe: Spec) -> list[str]:
+    return ["quantisations.py", "llama_logits.py", "tokens.py"] if _chooses(recipe) else []
 
 
 def _metadata(project: Project, name: str) -> dict[str, str]:
@@ -483,30 +586,61 @@ def _metadata(project: Project, name: str) -> dict[str, str]:
 
 def gguf(project: Project, paths: Paths, name: str) -> None:
     from generators import progress
-    from generators.chat_format import jinja_template
     from generators.files import write_json
-    from generators.gguf import check_gguf, write_gguf
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
-    chat_format, base_folder = _chat_format(project, recipe), paths.model(recipe["base"])
     written = []
     for quantisation in recipe["export"]["quantisations"]:
         target = outputs.gguf(quantisation)
-        figures = write_gguf(
-            base_folder,
-            outputs.adapter,
-            target,
-            quantisation,
-            jinja_template(chat_format),
-            _metadata(project, name),
-            progress.say,
-            end_of_turn=chat_format["end_of_turn"],
-        )
-        figures |= check_gguf(target, base_folder)
+        if quantisation == "auto":
+            figures = _choose_quantisation(project, paths, name, target)
+        else:
+            figures = _write_gguf(project, paths, name, quantisation, target)
         figures["first_answer"] = _first_answer(project, recipe, target)
         progress.say(f"{target.name} in llama.cpp: {figures['first_answer']!r}")
         written.append(figures)
     write_json(outputs.export, {"quantisations": written})
+
+
+def _write_gguf(project: Project, paths: Paths, name: str, quantisation: str, target: Path) -> Spec:
+    """One GGUF, written and read back; the figures of both."""
+    from generators import progress
+    from generators.chat_format import jinja_template
+    from generators.gguf import check_gguf, write_gguf
+
+    recipe = project.recipes[name]
+    chat_format, base_folder = _chat_format(project, recipe), paths.model(recipe["base"])
+    figures = write_gguf(
+        base_folder,
+        paths.recipe(name).adapter,
+        target,
+        quantisation,
+        jinja_template(chat_format),
+        _metadata(project, name),
+        progress.say,
+        end_of_turn=chat_format["end_of_turn"],
+    )
+    return figures | check_gguf(target, base_folder)
+
+
+def _choose_quantisation(project: Project, paths: Paths, name: str, target: Path) -> Spec:
+    from generators import progress
+    from generators.quantisations import choose, planned_sizes
+
+    recipe = project.recipes[name]
+    sizes = planned_sizes(paths.model(recipe["base"]))
+    write = partial(_write_gguf, project, paths, name)
+    return choose(sizes, write, target, _texts(project, paths, name), recipe["export"]["loss_budget"], progress.say)
+
+
+def _texts(project: Project, paths: Paths, name: str) -> list[Any]:
+    """The validation samples that quantisations are measured on."""
+    from generators.quantisations import draw_texts
+    from generators.tokens import Tokenizer
+
+    recipe = project.recipes[name]
+    tokenizer = Tokenizer.load(paths.model(recipe["base"]), _chat_format(project, recipe))
+    return draw_texts(paths.recipe(name).frames / "valid.jsonl", tokenizer, project.project["seed"])
 
 
 def _first_answer(project: Project, recipe: Spec, target: Path) -> str:
@@ -522,6 +656,39 @@ def _first_answer(project: Project, recipe: Spec, target: Path) -> str:
     if not answer["tokens_predicted"]:
         raise UserError(f"{target} loads in llama.cpp and predicts no token after a greeting; run: doit forget gguf && doit gguf")
     return str(answer["content"]).strip()
+
+
+# quantisations
+
+
+def quantisations_slice(project: Project, name: str) -> Slice:
+    recipe = project.recipes[name]
+    return _joined(
+        {
+            _recipe_file(name): {"base": recipe["base"], "export": _only(recipe["export"], "quantisations", "loss_budget")},
+            _PROJECT: _only(project.project, "seed"),
+        },
+        _chat_format_slice(project, recipe["base"], "control_tokens"),
+    )
+
+
+def quantisations(project: Project, paths: Paths, name: str) -> None:
+    from generators import progress
+    from generators.files import read_json
+    from generators.quantisations import measure
+
+    recipe, outputs = project.recipes[name], paths.recipe(name)
+    names = recipe["export"]["quantisations"]
+    measure(
+        {each: outputs.gguf(each) for each in names},
+        dict(zip(names, read_json(outputs.export)["quantisations"], strict=True)),
+        outputs.fused,
+        _texts(project, paths, name),
+        recipe["export"]["loss_budget"],
+        partial(_write_gguf, project, paths, name, "F16"),
+        outputs.quantisations,
+        progress.say,
+    )
 
 
 # modelfile
@@ -592,15 +759,17 @@ def _compared(project: Project, paths: Paths, name: str, persona: str, against: 
 
     recipe = project.recipes[name]
     deployed = _deployed_as(recipe, persona)
+    other = None
     if against:
-        other = diffing.chosen(list(project.personas), against, "persona")
-        before: tuple[str, str] | None = (f"{name}/{other}.Modelfile", modelfile_text(project, paths, name, other))
+        diffing.chosen(list(project.personas), against, "persona")
+        before: tuple[str, str] | None = (f"{name}/{against}.Modelfile", modelfile_text(project, paths, name, against))
+        other = _origin(project, paths, name, against)
     else:
         kept = paths.modelfile(name, persona)
         before = diffing.last_deployed(paths.deployments, deployed) or diffing.committed(paths.root, kept)
     where, text = before or ("nothing", None)
     now, origin = modelfile_text(project, paths, name, persona), _origin(project, paths, name, persona)
-    return diffing.compare(name, persona, where, text, now, origin)
+    return diffing.compare(name, persona, where, text, now, origin, other)
 
 
 def _origin(project: Project, paths: Paths, name: str, persona: str) -> Any:
@@ -610,14 +779,19 @@ def _origin(project: Project, paths: Paths, name: str, persona: str) -> Any:
 
     documents = {each: yaml_source.read(paths.root / _persona_file(each), _persona_file(each)) for each in project.personas}
     base = project.recipes[name]["base"]
-    chat_format = project.models[base]["chat_format"]
-    return Origin(
-        project.personas[persona],
-        persona_places(persona, documents),
-        _recipe_file(name),
-        f"specs/models/{base}.yaml",
-        f"specs/chat_formats/{chat_format}.yaml",
-    )
+    chat_format = f"specs/chat_formats/{project.models[base]['chat_format']}.yaml"
+
+    def at(file: str, *steps: str) -> str:
+        """`file:line`, of what it is in where the value itself is a default."""
+        return f"{file}:{yaml_source.read(paths.root / file, file).problem(steps, '', at_key=True).line}"
+
+    others = {
+        "FROM": (at(_recipe_file(name), "export", "quantisations"),),
+        "TEMPLATE": tuple(dict.fromkeys(at(chat_format, field) for field in ("system", "system_separator", "turns"))),
+        "stops": (at(chat_format, "stop"),),
+        "LICENSE": (at(f"specs/models/{base}.yaml", "licence"),),
+    }
+    return Origin(project.personas[persona], persona_places(persona, documents), others)
 
 
 # parity
@@ -713,7 +887,53 @@ def evaluate(project: Project, paths: Paths, name: str) -> None:
     enforce(found)
 
 
+# ledger
+
+
+def ledger(project: Project, paths: Paths, name: str) -> None:
+    from generators import ledger as ledgers
+    from generators import progress
+    from generators.evaluate.engines import Sampling
+    from generators.files import read_json
+    from generators.tokens import Tokenizer
+
+    recipe, outputs = project.recipes[name], paths.recipe(name)
+    chat_format, seed = _chat_format(project, recipe), project.project["seed"]
+    suites = {suite: project.suites[suite] for suite in recipe["evaluation"]["suites"] or project.suites}
+    judge = ledgers.Judge(
+        ledgers.common_checks(suites),
+        project.personas[recipe["personas"][0]],
+        tuple(project.project["quality"]["forbidden"]),
+        tuple(chat_format["control_tokens"]),
+    )
+    system = (outputs.frames / "system.txt").read_text(encoding="utf-8").strip()
+    ledgers.keep(
+        ledgers.stages(
+            paths.model(recipe["base"]),
+            outputs.adapter,
+            outputs.fused,
+            {each: outputs.gguf(each) for each in recipe["export"]["quantisations"]},
+            partial(_write_gguf, project, paths, name, "F16"),
+            recipe["deploy"]["name"],
+            chat_format,
+        ),
+        ledgers.draw_probes(paths.dataset / "valid.jsonl", system, seed),
+        Tokenizer.load(paths.model(recipe["base"]), chat_format),
+        judge,
+        recipe["export"]["loss_budget"],
+        Sampling(recipe["evaluation"]["max_tokens"], seed=seed % 2**31),
+        read_json(outputs.export)["quantisations"][0]["sha256"],
+        outputs.ledger,
+        progress.say,
+    )
+
+
 # report
+
+
+def kept_ledger(paths: Paths, name: str) -> list[Path]:
+    """The ledger is only made when asked for; where there is one, the report shows it."""
+    return [path for path in (paths.recipe(name).ledger,) if path.is_file()]
 
 
 def report_slice(project: Project, name: str) -> Slice:

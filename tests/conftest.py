@@ -22,3 +22,21 @@ def embedded_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("models") / "gemma-3-270m"
     import_base(spec, target.name, target, jinja_template(chat_format), lambda line: None, chat_format["end_of_turn"])
     return target
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory, embedded_base: Path) -> Path:
+    """See tiny_project.py. Tests that edit it put back what they found."""
+    import tiny_project
+
+    return tiny_project.write(tmp_path_factory.mktemp("project"), embedded_base)
+
+
+@pytest.fixture(scope="session")
+def tiny_built(tiny_project: Path) -> Path:
+    """The same after a plain `doit`."""
+    from tiny_project import doit
+
+    finished = doit(tiny_project)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return tiny_project

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from finished_project import ROOT, doit, make
+from made_up_clients import answered, other_shape, same_shape
 from ruamel.yaml import YAML
 
 from generators import stages
@@ -38,30 +39,6 @@ THOUGHTS = [
     Observation("Sence de öyle değil mi, naber?", 0.6, ("C01", "C04")),
 ]
 Prompt = Callable[[str, list[Observation]], str]
-
-
-def answered(seen: Observation) -> str:
-    return f"CONFIDENCE: {seen.confidence:.2f}\nLAYERS: {','.join(seen.layers)}\nCONTENT:\n{seen.text}"
-
-
-# Two clients that nobody has written.
-
-
-def same_shape(query: str, seen: list[Observation]) -> str:
-    """Two stages, the query in quotes, a list of stages by number with their confidence."""
-    if not seen:
-        return f'Sen bir dostsun, {{% içten %}} konuş.\n\n"{query}"\n\nRapor yazma.\nŞöyle cevap ver:\nCONFIDENCE: 0.XX\nCONTENT:\ncevabın'
-    listed = "".join(f"Stage {number}: (confidence: {each.confidence:.2f})\n{each.text}\n\n" for number, each in enumerate(seen, 1))
-    return f'Bir daha bak.\n\nSoru:\n"{query}"\n\nÖnceki gözlemler:\n\n{listed}\n\nİçine siniyor mu?\nCONFIDENCE: 0.XX\nCONTENT:\ncevabın'
-
-
-def other_shape(query: str, seen: list[Observation]) -> str:
-    """Three stages, the query first and once more at the end, percentages and layers behind each answer."""
-    if not seen:
-        return f"{query}\n---\nAnswer the line above as yourself. It was: {query}"
-    listed = "\n\n".join(f"- you said: «{each.text}» ({round(each.confidence * 100)}% sure, {', '.join(each.layers)})" for each in seen)
-    last = "This is your last word." if len(seen) == 2 else "One more round."
-    return f"{query}\n---\nSo far:\n{listed}\n---\n{last}"
 
 
 SYSTEM = "Sen JESSY'sin.\nKısa konuş."

@@ -247,6 +247,12 @@ def test_a_query_that_is_too_long_is_told_and_forgotten(llama: Llama, tmp_path: 
     assert "exceeds the context length" in screen.notes[0] and conversation.turns == []
 
 
+def test_a_conversation_that_outgrows_the_context_goes_on_and_says_so_once(llama: Llama, tmp_path: Path) -> None:
+    conversation, screen = talk(llama, tmp_path / "f.jsonl", *[f"soru {number} " + "x " * 60 for number in range(6)])
+    told = [note for note in screen.notes if "no longer fits" in note]
+    assert len(told) == 1 and screen.written.count(ANSWER) == 6 and len(conversation.turns) == 12
+
+
 def test_an_unknown_command_is_told_and_not_sent(llama: Llama, tmp_path: Path) -> None:
     conversation, screen = talk(llama, tmp_path / "f.jsonl", "/god", "/clear", "/help")
     assert screen.notes[0] == "no command /god; did you mean 'good'?; /help lists them" and conversation.turns == []

@@ -24,6 +24,12 @@ FORMAT = {
     "stop": ["<end>"],
     "turns": {"user": {"prefix": "<u>\n", "suffix": "<end>\n"}, "assistant": {"prefix": "<a>\n", "suffix": "<end>\n"}},
 }
+OTHERS = {
+    "FROM": ("specs/recipes/r.yaml:5",),
+    "TEMPLATE": ("specs/chat_formats/f.yaml:3", "specs/chat_formats/f.yaml:4"),
+    "stops": ("specs/chat_formats/f.yaml:9",),
+    "LICENSE": ("specs/models/m.yaml:7",),
+}
 PERSONA = """\
 display_name: A
 identity: I am A.
@@ -45,9 +51,7 @@ def parts(text: str = PERSONA, **chat_format: Any) -> tuple[str, diff.Origin]:
     persona = {"opinion_markers": {}, "template": "persona/system.j2", "description": "d", **document.value}
     form = {**FORMAT, **chat_format}
     rendered = render_modelfile(persona, form, {"name": "L", "url": "u"}, "m.gguf", go_template(form), TEMPLATES)
-    return rendered, diff.Origin(
-        persona, persona_places("a", {"a": document}), "specs/recipes/r.yaml", "specs/models/m.yaml", "specs/chat_formats/f.yaml"
-    )
+    return rendered, diff.Origin(persona, persona_places("a", {"a": document}), OTHERS)
 
 
 def compared(text: str, **chat_format: Any) -> diff.Comparison:
@@ -91,10 +95,34 @@ def test_a_rule_that_went_is_told_with_the_file_and_the_template() -> None:
     assert change == ("SYSTEM, paragraph 3", "Short. Warm.", "Short.", ("specs/personas/a.yaml", "templates/persona/system.j2"))
 
 
+def test_what_only_another_persona_says_is_told_with_its_line() -> None:
+    more = PERSONA.replace("[Short., Warm.]", "[Short.]\n").replace("Be brief.", "Be brief.\n# one\n# two")
+    more = more.replace("{name: one, text: First.}", "{name: one, text: First.}\n  - {name: two, text: Second.}")
+    more += "  - {user: who, jessy: me}\n"
+    (before, other), (after, origin) = parts(more.replace("top_k: 3", "top_k: 3\n  seed: 1")), parts()
+    changes = {change.what: change for change in diff.compare("r", "a", "r/b", before, after, origin, other).changes}
+    assert changes["SYSTEM, paragraph 2"].where == ("specs/personas/a.yaml:5",)
+    assert changes["PARAMETER seed"].where == ("specs/personas/a.yaml:14",)
+    assert changes["MESSAGE"].where == ("specs/personas/a.yaml:17",)
+
+
 def test_stops_and_template_are_told_with_the_chat_format() -> None:
     changes = {change.what: change for change in compared(PERSONA, stop=["<end>", "<u>"], system_separator="\n").changes}
     assert set(changes) == {"TEMPLATE", "stops"}
-    assert changes["stops"].after == ["<end>", "<u>"] and changes["stops"].where == ("specs/chat_formats/f.yaml",)
+    assert changes["stops"].after == ["<end>", "<u>"] and changes["stops"].where == OTHERS["stops"]
+    assert changes["TEMPLATE"].where == OTHERS["TEMPLATE"]
+
+
+def test_what_is_no_personas_has_its_lines_as_well() -> None:
+    from generators import stages
+    from generators.paths import Paths
+    from generators.specs.project import load
+
+    others = stages._origin(load(ROOT, keep=False), Paths(ROOT), "jessy-mini", "casual").others
+    assert set(others) == set(OTHERS)
+    for what, field in {"FROM": "quantisations:", "TEMPLATE": "system:", "stops": "stop:", "LICENSE": "licence:"}.items():
+        file, line = others[what][0].split(":")
+        assert (ROOT / file).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip().startswith(field), others
 
 
 def test_the_description_has_words_first_and_the_diff_below() -> None:

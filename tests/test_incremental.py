@@ -32,7 +32,7 @@ SLANG_ONLY = {"samples:turkish/slang"}
 LOW_ONLY = {"samples:iteration/low"}
 ALL_SAMPLES = {f"samples:{path.parent.name}/{path.stem}" for path in (ROOT / "specs" / "categories").glob("*/*.yaml")}
 JUDGED = {"evaluate", "report"}
-EXPORTED = {"gguf", "parity", *JUDGED}
+EXPORTED = {"gguf", "quantisations", "parity", *JUDGED}
 SPOKEN = {"modelfile", "parity"}
 TRAINED = {"train", "fuse", *EXPORTED}
 DATA = {"dataset", "_frames"}
@@ -201,7 +201,7 @@ READ: Rows = {
     "the learning rate": (setting("learning_rate", 2e-5), TRAINED),
     "a turn's prefix": (sub(GEMMA, r"<start_of_turn>user\\n", "<start_of_turn>user\\\\n\\\\n"), {"base", "modelfile"} | TRAINED),
     # Export and Modelfile.
-    "a quantisation added": (sub(MINI, r"\[Q8_0\]", "[Q8_0, Q4_0]"), {"gguf", "report"}),
+    "a quantisation added": (sub(MINI, r"\[Q8_0\]", "[Q8_0, Q4_0]"), {"gguf", "quantisations", "report"}),
     "another quantisation first": (sub(MINI, r"\[Q8_0\]", "[Q4_0, Q8_0]"), {"modelfile"} | EXPORTED),
     "the name in Ollama": (sub(MINI, r"^  name: jessy-mini", "  name: jessy-tiny"), EXPORTED),
     "the recipe's description": (sub(MINI, r"^description: ", "description: Real "), EXPORTED),
@@ -230,7 +230,7 @@ SAME_BYTES: Rows = {
     "a module added to a stage": (append("generators/train/tricks.py", "# a comment\n"), {"train"}),
     "the chat formats' source": (
         append("generators/chat_format.py", "# a comment\n"),
-        {"base", "train", "gguf", "modelfile", "parity", "evaluate"},
+        {"base", "train", "gguf", "quantisations", "modelfile", "parity", "evaluate"},
     ),
     # What was built.
     "a Modelfile deleted": (remove("build/modelfiles/jessy-mini/casual.Modelfile"), {"modelfile"}),

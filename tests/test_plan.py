@@ -235,7 +235,7 @@ def test_what_follows_is_told_by_the_stage_that_it_follows_from(project: Path) -
     edit(project, "specs/recipes/jessy-mini.yaml", "rank: 16", "rank: 8")
     found = planned(project)
     tasks = [task["task"] for task in found["tasks"]]
-    assert tasks == [f"{stage}:{RECIPE}" for stage in ("train", "fuse", "gguf", "parity", "evaluate", "_lock", "report")]
+    assert tasks == [f"{stage}:{RECIPE}" for stage in ("train", "fuse", "gguf", "quantisations", "parity", "evaluate", "_lock", "report")]
     assert "train:jessy-mini may write" in reasons(found, "fuse:jessy-mini")[0]["text"]
 
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ import httpx
 import ollama
 import pytest
 from finished_project import ANSWER, CONTEXT, make, start, write_model
+from made_up_clients import same_shape
 
 from generators import clients, modelfile_reader, stages
 from generators.answering import composed
+from generators.capture import derive, read_recording
 from generators.modelfile_reader import Modelfile
 from generators.paths import Paths
 from generators.serve import requests
@@ -249,6 +251,20 @@ def test_what_clients_send_is_recorded_for_the_owner_alone(served: Served) -> No
     assert stat.S_IMODE(served.recording.stat().st_mode) == 0o600
 
 
+def test_a_recording_is_enough_to_learn_the_client_from(served: Served, tmp_path: Path) -> None:
+    client = load(served.root).clients["jessy-cli"]
+    for query in ("naber", "sana bisi sorucam", "Rust neden hızlı?", "bugün canım sıkkın"):
+        seen: list[clients.Observation] = []
+        while len(seen) < 2:
+            reply = served.ollama.generate(model="tiny", prompt=same_shape(query, seen), system="Sen kayıttasın.").response
+            seen.append(clients.parse_answer(client, reply))
+    rows = [row for row in served.recorded() if row["request"].get("system") == "Sen kayıttasın."]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = derive(client, read_recording(tmp_path / "r.jsonl").exchanges)
+    assert found.is_sure and (found.rebuilt, found.queries, found.stages) == (8, 4, 2)
+    assert clients.stage_prompt(found.profile, 0, "hiç sorulmadı", []) == same_shape("hiç sorulmadı", [])
+
+
 # OpenAI's interface
 
 
@@ -431,8 +447,8 @@ def test_a_signal_ends_it_cleanly_also_in_the_middle_of_an_answer(sent: signal.S
             lines = answer.iter_lines()
             next(lines)
             running.process.send_signal(sent)
-            with suppress(httpx.RemoteProtocolError):  # or the answer is finished in its last seconds
-                assert list(lines)
+            last = json.loads(list(lines)[-1])
+        assert last == {"error": "the server was stopped"} or last["done"]  # ended before the signal was seen, on a slow day
         out, _ = running.process.communicate(timeout=60)
         assert running.process.returncode == 0 and out.endswith("   ended\n") and "Traceback" not in out, out
 

@@ -204,7 +204,7 @@ class MlxEngine:
     slots = 1
 
     def __init__(self, model: Path, chat_format: dict[str, Any], adapter: Path | None = None):
-        from generators.device import load_mlx
+        from generators.device import current, load_mlx
         from generators.tokens import Tokenizer
 
         start = time.perf_counter()
@@ -214,6 +214,8 @@ class MlxEngine:
         self._model, _ = mlx_lm.utils.load_model(model)
         if adapter is not None:
             self._model = mlx_lm.utils.load_adapters(self._model, str(adapter))
+        if current().kind == "cpu":
+            self._model.set_dtype(self._mx.float32)  # half precision has no fast kernels there
         self._model.eval()
         self._tokenizer = Tokenizer.load(model, chat_format)
         self._stop = list(dict.fromkeys([chat_format["end_of_turn"], *chat_format["stop"]]))

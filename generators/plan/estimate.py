@@ -21,9 +21,10 @@ from typing import Any
 # Operations and bytes a second that a stage gets out of a machine, not what its maker says. The CPU's are for one core with a tuned BLAS.
 _KINDS = {"cpu": (1e11, 3e10), "metal": (3e12, 1e11), "cuda": (5e13, 1e12)}
 _WEIGHTS_A_SECOND = 3e7  # weights that one core dequantises, merges and quantises in a second
-_BITS = {"F16": 16, "BF16": 16, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q5_0": 5.5, "Q4_K_M": 4.9, "Q4_0": 4.5}
+_BITS = {"F16": 16, "BF16": 16, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q5_0": 5.5, "Q4_K_M": 4.9, "Q4_0": 4.5, "auto": 8.5}
 _LETTERS_A_TOKEN = 3.0  # of Turkish and English text, by Gemma's tokenizer
 _PROMPT_TOKENS, _ANSWER_TOKENS = 150, 50  # of an evaluation query
+_MEASURED_TOKENS = 5000  # of the samples that quantisations are measured on
 _LOADING_S, _MODEST_MEMORY = 10.0, 150e6  # what starting an engine, and any stage without a model, takes
 _ADAPTER_SHARE = 0.08  # weights of an adapter of rank 16 on all layers, to those of a small base, in float32
 
@@ -101,6 +102,8 @@ def _formulas(stage: str, work: Work, machine: Machine) -> tuple[float, float, f
     if stage == "gguf":
         files = sum(_BITS[name] / 8 * n for name in work.quantisations)
         return passing * len(work.quantisations) + _LOADING_S, 2 * _MODEST_MEMORY + n, files
+    if stage == "quantisations":
+        return (len(work.quantisations) + 2) * (_LOADING_S + 2 * n * _MEASURED_TOKENS / machine.operations), (width + 1) * n, 1e4
     if stage == "parity":
         return 2 * _LOADING_S, 2 * _MODEST_MEMORY + n, 1e5
     if stage == "evaluate":

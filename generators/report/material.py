@@ -24,6 +24,7 @@ class Material:
     training: Row | None = None
     dataset: Row | None = None
     export: Row | None = None
+    quantisations: Row | None = None
     ledger: Any = None
     variants: Any = None
     parity: Any = None
@@ -43,6 +44,7 @@ def gather(recipe_dir: Path, context: dict[str, Any]) -> Material:
         training=_json(recipe_dir / "training.json"),
         dataset=_json(Path(dataset)) if dataset else None,
         export=_json(recipe_dir / "export.json"),
+        quantisations=_json(recipe_dir / "quantisations.json"),
         ledger=_json(recipe_dir / "ledger.json"),
         variants=_json(recipe_dir / "variants.json"),
         parity=_json(recipe_dir / "parity.json"),

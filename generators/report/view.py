@@ -41,8 +41,8 @@ def view(material: Material) -> Shown:
         "latency": _latency(scores),
         "training": _training(material),
         "dataset": _dataset(material.dataset),
-        "quantisations": _quantisations(material.export),
-        "ledger": table(material.ledger),
+        "quantisations": _measured(material.quantisations) or _quantisations(material.export),
+        "ledger": _ledger(material.ledger, material.export),
         "variants": table(material.variants),
         "parity": table(material.parity),
         "changes": [*context.get("changes", []), *_changes(scores.get("previous"))],
@@ -469,6 +469,48 @@ def _quantisations(export: Row | None) -> Shown | None:
         shown |= {"size": human_bytes(figures["size"])} if "size" in figures else {}
         shown |= {"bits a weight": f"{figures['bits_per_weight']:.2f}"} if "bits_per_weight" in figures else {}
         lines.append(shown | {key: value for key, value in figures.items() if key not in _NOT_SHOWN})
+    return table(lines)
+
+
+def _measured(found: Row | None) -> Shown | None:
+    """What each quantisation loses, F16 first; the last line is of the same model in MLX."""
+    if not found or not found.get("quantisations"):
+        return None
+    lines = []
+    for row in found["quantisations"]:
+        measured = row["quantisation"] != "F16"
+        name = f"{row['quantisation']} ({row['chosen']})" if "chosen" in row else row["quantisation"]
+        over = " (over the budget)" if row["loss"] > found["loss_budget"] else ""
+        lines.append(
+            {
+                "quantisation": name if row["released"] else f"{name} (not kept)",
+                "size": human_bytes(row["size"]),
+                "bits a weight": f"{row['bits_per_weight']:.2f}",
+                "perplexity": f"{row['perplexity']:.2f}",
+                "loss, nats a token": f"{row['loss']:+.4f}{over}" if measured else None,
+                "same token as F16": percent(row["top_agreement"], 1) if measured else None,
+            }
+        )
+    engines = found["agreement"]
+    lines.append(
+        {
+            "quantisation": "fused, in MLX",
+            "perplexity": f"{engines['perplexity_in_mlx']:.2f}",
+            "same token as F16": percent(engines["top_agreement"], 1),
+        }
+    )
+    return table(lines)
+
+
+def _ledger(found: Row | None, export: Row | None) -> Shown | None:
+    """A row a stage; that of another model, made before the last training, is not shown."""
+    released = ((export or {}).get("quantisations") or [{}])[0].get("sha256")
+    if not found or found.get("model", released) != released:
+        return None
+    lines = []
+    for row in found["stages"]:
+        first = row["stage"] == found.get("first_loss")
+        lines.append(row | {"verdict": "the first to lose more than the budget" if first else ""})
     return table(lines)
 
 

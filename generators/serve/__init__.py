@@ -18,7 +18,7 @@ from generators.errors import UserError
 if TYPE_CHECKING:
     from generators.answering import Deployed
 
-_LAST_SECONDS = 3  # that answers under way are given when the server is to end
+_LAST_SECONDS = 5  # that clients are given to take what is on its way when the server is to end
 
 
 def serve(
@@ -37,21 +37,20 @@ def serve(
     """
     uvicorn = _uvicorn()
     from generators.answering import opened
-    from generators.serve.app import create
+    from generators.serve.app import Service, application
     from generators.serve.models import weights_of
     from generators.serve.recording import Recorder
 
     recorder = Recorder(record) if record else None
     with _listening(port) as listener, opened(gguf, model, chat_format, deployed) as llama:
-        app = create(llama, {each.name: each for each in deployed}, weights_of(gguf, quantisation), recorder, report)
+        service = Service(llama, {each.name: each for each in deployed}, weights_of(gguf, quantisation), recorder, report)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         report(f"{url} serves {', '.join(each.name for each in deployed)}; Ctrl-C ends it")
         if recorder:
             report(f"what clients send is kept in {recorder.path}: people's words, to be kept out of git")
-        config = uvicorn.Config(
-            app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS, server_header=False
-        )
-        with _ending(server := uvicorn.Server(config)):
+        quiet = {"log_level": "error", "access_log": False, "server_header": False}
+        config = uvicorn.Config(application(service), lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS, **quiet)
+        with _ending(server := uvicorn.Server(config), service.stop):
             server.run(sockets=[listener])
     report("ended")
 
@@ -80,8 +79,9 @@ def _listening(port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _ending(server: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server, and then nothing else: uvicorn on its own would raise them once more behind itself."""
+def _ending(server: Any, stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM end the server, and then nothing else: uvicorn on its own would raise them once more behind itself.
+    stop: ends what is under way."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,9 +90,13 @@ def _ending(server: Any) -> Iterator[None]:
     def captured() -> Iterator[None]:
         yield
 
+    def end(number: int, frame: Any) -> None:
+        stop()
+        server.handle_exit(number, frame)
+
     server.capture_signals = captured
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, server.handle_exit) for each in signals]
+    before = [signal.signal(each, end) for each in signals]
     try:
         yield
     finally:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -25,15 +26,12 @@ from generators.serve.replies import Ollama, OpenAI, Reply, Times, nothing, refu
 from generators.serve.requests import Ask, Refused
 
 Say = Callable[[str], None]
-Result = TypeVar("Result")
 API_VERSION = "0.34.1"  # the Ollama whose interface this is: clients ask for it to know what they may send
 MOST_WAITING = 512  # requests in the queue, as Ollama's OLLAMA_MAX_QUEUE has it
 _CLIENT_GONE = 499
 
 
-def create(llama: Llama, deployed: Mapping[str, Deployed], weights: told.Weights, recorder: Recorder | None, report: Say) -> ASGIApp:
-    """The application. deployed: by name. report: gets a line for every answer, without its words."""
-    service = Service(llama, deployed, weights, recorder, report)
+def application(service: Service) -> ASGIApp:
     routes = [
         Route("/", service.alive),
         Route("/api/version", service.version),
@@ -49,13 +47,22 @@ def create(llama: Llama, deployed: Mapping[str, Deployed], weights: told.Weights
 
 
 class Service:
-    """The endpoints. What is wrong with a request is raised as Refused."""
+    """The endpoints. What is wrong with a request is raised as Refused.
+
+    deployed: by name. recorder: keeps requests and answers. report: gets a line for every answer, without its words.
+    """
 
     def __init__(
         self, llama: Llama, deployed: Mapping[str, Deployed], weights: told.Weights, recorder: Recorder | None, report: Say
     ):
         self._llama, self._models, self._weights, self._recorder, self._report = llama, deployed, weights, recorder, report
         self._queue = Queue(MOST_WAITING)
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """End the answers under way; their clients are told."""
+        for task in self._under_way:
+            task.cancel()
 
     async def alive(self, request: Request) -> Response:
         return PlainTextResponse("Ollama is running")
@@ -115,70 +122,86 @@ class Service:
         self, request: Request, ask: Ask, prompt: str | list[int], options: dict[str, Any], reply: Reply, times: Times
     ) -> Response:
         self._queue.check()
-        answer = self._llama.answer(options)
-        pieces = self._pieces(request, await request.body(), ask, prompt, options, answer, times)
+        answer, pieces = self._llama.answer(options), Pieces()
+        tell = partial(self._tell, request.url.path, await request.body(), ask, answer, times)
+        task = asyncio.create_task(self._write(pieces, self._llama.pieces(prompt, options, answer, ask.schema), times, tell))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
         if ask.stream:
-            return StreamingResponse(_stream(pieces, reply, answer, times), media_type=reply.media_type)
-        try:
-            await _unless_gone(request, _drained(pieces))
-        except ClientGone:
+            return StreamingResponse(_stream(pieces, task, reply, answer, times), media_type=reply.media_type)
+        if not await _done_before_hung_up(task, request):
             return Response(status_code=_CLIENT_GONE)
+        async for _ in pieces.read():
+            pass  # the answer has the whole text; what went wrong is raised here
         return JSONResponse(reply.whole(answer, times))
 
-    async def _pieces(
-        self, request: Request, body: bytes, ask: Ask, prompt: str | list[int], options: dict[str, Any], answer: Answer, times: Times
-    ) -> AsyncIterator[str]:
-        """The answer's text when its turn has come; told and recorded, whole or not, at its end."""
-        async with self._queue.turn():
-            times.begin()
-            try:
-                async with aclosing(self._llama.pieces(prompt, options, answer, ask.schema)) as pieces:  # type: ignore[type-var]
-                    async for piece in pieces:
-                        yield piece
-            finally:
-                self._told(request, body, ask, answer, times)
+    async def _write(self, pieces: Pieces, source: AsyncGenerator[str, None], times: Times, tell: Callable[[], None]) -> None:
+        """The answer's text into `pieces`, when its turn has come. A task of its own, so that it can be ended whoever waits for it."""
+        try:
+            async with self._queue.turn():
+                times.begin()
+                try:
+                    async with aclosing(source) as opened:
+                        async for piece in opened:
+                            pieces.put(piece)
+                finally:
+                    tell()
+            pieces.end()
+        except asyncio.CancelledError:
+            pieces.end(UserError("the server was stopped"))
+            raise
+        except Exception as error:  # whoever reads the pieces gets it
+            pieces.end(error)
 
-    def _told(self, request: Request, body: bytes, ask: Ask, answer: Answer, times: Times) -> None:
+    def _tell(self, path: str, body: bytes, ask: Ask, answer: Answer, times: Times) -> None:
         waited = f" after {human_seconds(times.load_s)} in the queue" if times.load_s > 1 else ""
         end = "" if answer.ended else ", not to its end"
         self._report(f"{ask.model.name}: {human_seconds(times.total_s)}{waited}, {answer.tokens} tokens{end}")
         if self._recorder is not None:
-            self._recorder.keep(request.url.path, requests.decoded(body), answer.text, answer.ended)
+            self._recorder.keep(path, requests.decoded(body), answer.text, answer.ended)
 
 
-async def _stream(pieces: AsyncIterator[str], reply: Reply, answer: Answer, times: Times) -> AsyncIterator[str]:
+class Pieces:
+    """Text on its way from the task that makes it to the response that sends it."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+
+    def put(self, piece: str) -> None:
+        self._waiting.put_nowait(piece)
+
+    def end(self, error: Exception | None = None) -> None:
+        self._waiting.put_nowait(error)
+
+    async def read(self) -> AsyncIterator[str]:
+        """Raises the error that it ended with."""
+        while (piece := await self._waiting.get()) is not None:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+async def _stream(pieces: Pieces, task: asyncio.Task[None], reply: Reply, answer: Answer, times: Times) -> AsyncIterator[str]:
     try:
-        async with aclosing(pieces) as opened:  # type: ignore[type-var]
-            async for piece in opened:
-                yield reply.piece(piece)
+        async for piece in pieces.read():
+            yield reply.piece(piece)
     except UserError as error:
         yield reply.error(str(error))
         return
+    finally:
+        task.cancel()  # the client may have hung up
     yield reply.end(answer, times)
 
 
-async def _drained(pieces: AsyncIterator[str]) -> None:
-    async with aclosing(pieces) as opened:  # type: ignore[type-var]
-        async for _ in opened:
-            pass  # the answer keeps its text
-
-
-class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client hangs up. Raises ClientGone."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hung_up(request))
+async def _done_before_hung_up(task: asyncio.Task[None], request: Request) -> bool:
+    """Wait for the task; it is cancelled when the client is gone first."""
+    gone = asyncio.ensure_future(_hung_up(request))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        return task.done()
     finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        task.cancel()
+        gone.cancel()
 
 
 async def _hung_up(request: Request) -> None:

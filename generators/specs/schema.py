@@ -539,7 +539,12 @@ RECIPE: Schema = {
                 nullable=True,
                 default=None,
             ),
-            "report_to": _text("Also log there.", allowed=["wandb", "tensorboard", "swanlab"], nullable=True, default=None),
+            "report_to": _text(
+                "Send the metrics there as well; wants pip install wandb, tensorboardX or swanlab.",
+                allowed=["wandb", "tensorboard", "swanlab"],
+                nullable=True,
+                default=None,
+            ),
             "hosts": _list("Machines for mlx.launch, this one first; none for one machine.", _text("A host."), default=[]),
         },
     ),
@@ -547,10 +552,15 @@ RECIPE: Schema = {
         "The files that are released.",
         {
             "quantisations": _list(
-                "As llama.cpp names them; the first is evaluated and deployed.",
-                _text("A quantisation.", allowed=list(QUANTISATIONS)),
+                "As llama.cpp names them, or auto, the smallest that loses no more than loss_budget; the first is evaluated and deployed.",
+                _text("A quantisation.", allowed=[*QUANTISATIONS, "auto"]),
                 default=["Q8_0"],
                 minlength=1,
+            ),
+            "loss_budget": _number(
+                "What quantising may cost, in nats a token: the natural logarithm of the perplexity's ratio to F16's.",
+                default=0.05,
+                min=0,
             ),
         },
     ),

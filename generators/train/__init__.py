@@ -21,10 +21,34 @@ def train(
     """Train the recipe's adapter on `frames`/{train,valid}.jsonl over the model in `base`.
 
     outputs: the recipe's paths (`adapter`, `checkpoints`, `metrics`, `training_summary`). Returns the summary, which is written too.
-    Raises UserError for samples that are too long, an interruption, or a loss that is no number.
+    Raises UserError for samples that are too long, an interruption, a loss that is no number, a run of the same recipe that goes on
+    elsewhere, or a `report_to` that cannot be reported to.
     """
+    from generators.files import held, write_json
+    from generators.tracking import tracked
+    from generators.train import loop
+
+    folder, settings = outputs.metrics.parent, recipe["training"]
+    with tracked(watcher, settings["report_to"], folder, folder.name, {**recipe["lora"], **settings, "base": base.name}) as watcher:
+        job = _job(recipe, base, frames, chat_format, context_length, seed, outputs, watcher)
+        with held(outputs.metrics, f"training of {folder.name}"):
+            summary = loop.run(job, watcher)
+            write_json(outputs.training_summary, summary)
+    return summary
+
+
+def _job(
+    recipe: dict[str, Any],
+    base: Path,
+    frames: Path,
+    chat_format: dict[str, Any],
+    context_length: int,
+    seed: int,
+    outputs: Any,
+    watcher: Any,
+) -> Any:
+    """The rows as token ids, and the model with its adapter."""
     from generators.device import load_mlx
-    from generators.files import write_json
     from generators.tokens import Tokenizer
     from generators.train import data, loop, lora, unlearnt
 
@@ -39,7 +63,7 @@ def train(
         from mlx_lm.tuner.trainer import grad_checkpoint
 
         grad_checkpoint(model.layers[0])
-    job = loop.Job(
+    return loop.Job(
         model=model,
         base=base.name,
         lora=recipe["lora"],
@@ -53,9 +77,6 @@ def train(
         metrics=outputs.metrics,
         adapter=outputs.adapter,
     )
-    summary = loop.run(job, watcher)
-    write_json(outputs.training_summary, summary)
-    return summary
 
 
 def load_model(base: Path, bits: int | None = None) -> Any:

@@ -59,6 +59,17 @@ def peak_resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def cuda_memory() -> tuple[int, int] | None:
+    """Bytes of the first GPU: in all, and free now. None where NVIDIA's library does not tell."""
+    handle = _nvml_handle()
+    if handle is None:
+        return None
+    import pynvml
+
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return int(memory.total), int(memory.free)
+
+
 def _nvml_handle() -> Any:
     """None where NVIDIA's library or its Python binding is missing: use is then not reported."""
     try:

@@ -68,7 +68,7 @@ def run(job: Job, watcher: Watcher) -> dict[str, Any]:
     Raises Interrupted on SIGINT or SIGTERM, and UserError when the loss is no longer a number.
     """
     trainer = _Trainer(job, watcher)
-    with _signals() as asked_to_stop:
+    with _signals() as asked_to_stop, _at_continue(trainer.note_pause):
         trainer.resume()
         try:
             trainer.train(asked_to_stop)
@@ -94,6 +94,11 @@ class _Trainer:
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
         self.meter = Meter(current())
         self.since = _Since()
+        self.undisturbed = False  # since the last line of metrics: no start, no pause
+
+    def note_pause(self) -> None:
+        """The process was stopped and goes on: what is measured over that time says nothing about the machine."""
+        self.undisturbed = False
 
     def resume(self) -> None:
         found = checkpoints.load_latest(self.job.checkpoints, self.job.stamp, self.watcher.say)
@@ -130,6 +135,8 @@ class _Trainer:
         self.asked_to_stop = asked_to_stop
         if self.state.step == 0:
             self._validate()
+        self.meter.read()  # what loading took is no part of the first line's use and pace
+        self.since = _Since()
         while not self.state.stop_reason:
             batches = self._epoch_batches()
             accumulation = self.settings["accumulation"]
@@ -238,8 +245,9 @@ class _Trainer:
         budget = self.settings["memory_budget_gb"] * 1e9
         if use.peak > budget:
             self.watcher.say(f"WARNING: {human_bytes(use.peak)} of memory used at the peak; the recipe's budget is {human_bytes(budget)}")
-        if use.busy is not None and use.busy < 0.7:
+        if self.undisturbed and use.busy is not None and use.busy < 0.7:
             self.watcher.say(f"WARNING: the accelerator is {use.busy:.0%} used; something else may be running on this machine")
+        self.undisturbed = True
 
     def _write(self, metrics: dict[str, Any]) -> None:
         with self.job.metrics.open("a", encoding="utf-8") as lines:
@@ -326,6 +334,20 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _at_continue(note: Callable[[], None]) -> Iterator[None]:
+    """Call `note` whenever the process goes on after it was stopped (SIGCONT: `fg` after Ctrl-Z, `kill -CONT`)."""
+    try:
+        before = signal.signal(signal.SIGCONT, lambda received, frame: note())
+    except ValueError:  # not the main thread: signals go to whoever runs it
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCONT, before)
 
 
 Report = Callable[[str], None]
