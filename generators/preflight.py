@@ -23,7 +23,8 @@ from generators.files import human_bytes, human_seconds, read_json, write_json
 
 LARGE = 1_000_000_000  # parameters: training a larger base takes so long that a minute spent before is well spent
 STEPS, BATCH, ACCUMULATION = 2, 4, 2  # ACCUMULATION: at most
-_LAYERS, _WIDTH, _INNER, _HEADS, _KEY_HEADS = 2, 256, 512, 4, 2  # K-quants want rows of 256; heads are at most so many
+# At most. Narrow, because the vocabulary is the real one; the rows of ffn_down and attn_output are long enough for K-quants (256).
+_LAYERS, _WIDTH, _INNER, _HEADS, _KEY_HEADS, _HEAD = 2, 64, 512, 4, 2, 64
 _ANSWER_TOKENS = 8
 _RESULT, _LOG = "result.json", "log.txt"
 
@@ -188,13 +189,13 @@ class _Unwatched:
 
 
 def small_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with two steps, each logged, validated and kept in a checkpoint, reported nowhere else."""
-    short = {
+    """The recipe with two steps, each logged, the first kept in a checkpoint, validated before and after, reported nowhere else."""
+    short: dict[str, Any] = {
         "batch_size": _batch_size(recipe),
         "accumulation": _accumulation(recipe),
         "epochs": 1,
         "max_steps": STEPS,
-        "validate_every": 1,
+        "validate_every": STEPS,
         "checkpoint_every": 1,
         "log_every": 1,
         "patience": 0,
@@ -232,7 +233,7 @@ def small_config(config: dict[str, Any], where: object) -> dict[str, Any]:
         "intermediate_size": min(_INNER, config["intermediate_size"]),
         "num_attention_heads": heads,
         "num_key_value_heads": key_heads,
-        "head_dim": min(config["head_dim"], _WIDTH // _HEADS) if architecture.head_dim_free else width // heads,
+        "head_dim": min(config["head_dim"], _HEAD) if architecture.head_dim_free else width // heads,
     }
     if "query_pre_attn_scalar" in config:
         small["query_pre_attn_scalar"] = small["head_dim"]

@@ -166,7 +166,7 @@ def test_a_tiny_model_goes_through_every_stage_and_loses_nothing_but_by_the_adap
     found = _kept(base, valid, tmp_path / "ledger.json", stages[:-1])
     rows = {row["stage"]: row for row in found["stages"]}
     assert list(rows) == ["base", "adapter", "fused", "F16", "Q8_0"] and stages[-1].name == "deployed"
-    assert abs(rows["adapter"]["loss"]) > 0.1  # the adapter is random, and strong
+    assert abs(rows["adapter"]["loss"]) > 0.01  # the adapter is random
     assert all(abs(rows[stage]["loss"]) < 0.05 for stage in ("fused", "F16", "Q8_0"))
     assert not (tmp_path / "F16.gguf.partial").exists()
     assert all(set(probe["stages"]) == set(rows) for probe in found["probes"])
