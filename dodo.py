@@ -143,7 +143,7 @@ def task_train():
             reads=partial(stages.train_slice, PROJECT, name),
             inputs=[paths.frames / "trained.sha256", PATHS.model(recipe["base"]) / "source.json"],
             targets=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", paths.training_summary],
-            source=["train", "tokens.py", "chat_format.py"],
+            source=["train", "tracking.py", "tokens.py", "chat_format.py"],
             after=[f"_frames:{name}", f"base:{recipe['base']}"],
         )
 

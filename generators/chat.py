@@ -6,11 +6,12 @@ Lines are typed, or come through a pipe, one query each. A line that begins with
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,20 @@ def chat(llama: Llama, deployed: Mapping[str, Deployed], tiers: dict[str, Any], 
     screen = Screen()
     conversation = Conversation(llama, deployed, tiers, feedback, screen)
     screen.note(f"{conversation.model.name}, as {conversation.persona}. /help lists what else can be typed; Ctrl-D leaves.")
-    for line in screen.lines(lambda: conversation.persona):
+    lines = screen.typed(lambda: conversation.persona) if progress.on_terminal() and sys.stdin.isatty() else screen.piped()
+    for line in lines:
         if line.strip():
             conversation.take(line.strip())
+
+
+@contextmanager
+def ctrl_c(handler: Any) -> Iterator[None]:
+    """What Ctrl-C does meanwhile: `default_int_handler` raises KeyboardInterrupt, `SIG_IGN` does nothing."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Screen:
@@ -45,28 +57,30 @@ class Screen:
     def __init__(self) -> None:
         self._console = progress.console()
 
-    def lines(self, persona: Callable[[], str]) -> Iterator[str]:
-        """What is typed, until Ctrl-D or the end of a pipe."""
-        if not (progress.on_terminal() and sys.stdin.isatty()):
-            if hasattr(sys.stdin, "reconfigure"):
-                sys.stdin.reconfigure(errors="replace")
-            yield from sys.stdin
-            return
+    def piped(self) -> Iterator[str]:
+        """Lines until the end."""
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="replace")
+        yield from sys.stdin
+
+    def typed(self, persona: Callable[[], str]) -> Iterator[str]:
+        """Lines until Ctrl-D. Ctrl-C counts while a line is awaited, and while an answer is: typed twice, it shall not end the talk."""
         with suppress(ImportError):
             import readline  # noqa: F401  arrow keys and a history for `input`, where there is one
 
-        while True:
-            try:
-                with redirect_stdout(sys.__stdout__):  # `input` edits lines only on the real one
-                    line = input(f"\n{persona()}> ")
-            except KeyboardInterrupt:
-                self.write("\n")
-                self.note("Ctrl-D leaves")
-                continue
-            except EOFError:
-                self.write("\n")
-                return
-            yield line
+        with ctrl_c(signal.SIG_IGN):
+            while True:
+                try:
+                    with ctrl_c(signal.default_int_handler), redirect_stdout(sys.__stdout__):  # `input` edits lines only on the real one
+                        line = input(f"\n{persona()}> ")
+                except KeyboardInterrupt:
+                    self.write("\n")
+                    self.note("Ctrl-D leaves")
+                    continue
+                except EOFError:
+                    self.write("\n")
+                    return
+                yield line
 
     def write(self, text: str) -> None:
         """A piece of an answer, without what would command the terminal."""
@@ -174,7 +188,8 @@ class Conversation:
         shown = Shown(self._tiers["marker"] if self._iterations else "")
         start = time.perf_counter()
         try:
-            asyncio.run(self._show(ids, options, answer, shown, start))
+            with ctrl_c(signal.default_int_handler):
+                asyncio.run(self._show(ids, options, answer, shown, start))
         except KeyboardInterrupt:
             answer.ended = "stopped"
         self._screen.write(shown.take(answer.text, done=True) + "\n")

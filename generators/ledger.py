@@ -174,7 +174,7 @@ def keep(
     so that a report of another one does not show this ledger. A stage that cannot be opened is told and left out.
     """
     texts = [_text(tokenizer, probe) for probe in probes]
-    told = [{"id": probe.id, "query": probe.query, "reference": probe.reference, "stages": {}} for probe in probes]
+    told: list[dict[str, Any]] = [{"id": probe.id, "query": probe.query, "reference": probe.reference, "stages": {}} for probe in probes]
     rows: list[dict[str, Any]] = []
     for stage in stages:
         try:

@@ -22,8 +22,10 @@ from generators.tokens import Tokenizer
 Report = Callable[[str], None]
 
 AUTO = "auto"
-# Their answers are about 2000 tokens: an agreement is known to half a per cent, and one file takes seconds on two cores.
+# Twenty answers and the first tokens of each, a thousand positions at most: an agreement is known to half a per cent, and no file takes
+# two cores longer than a quantisation takes to be written. A vocabulary of 256 thousand makes each position dear.
 SAMPLES = 20
+TOKENS = 48  # of an answer
 # Of the likeliest tokens of the fused model in MLX and of F16 in llama.cpp: rounding, and nothing else, lies between the two.
 LEAST_AGREEMENT = 0.99
 # Bytes of a model as it is stored, in half precision, that is held in float32 on a GPU too; twice as much is then in memory.
@@ -34,14 +36,14 @@ CANDIDATES = ("Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0", "F16")
 
 @dataclass(frozen=True)
 class Text:
-    """A sample as it is measured. ids: the conversation's tokens. positions: those in `ids` that the assistant says."""
+    """A sample as it is measured. ids: the conversation's tokens. positions: of those in `ids` that the assistant says, which are asked for."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
 
 
 def draw_texts(frames: Path, tokenizer: Tokenizer, seed: int, count: int = SAMPLES) -> list[Text]:
-    """`count` framed samples of a JSONL file, or all where there are fewer, drawn by `seed`; neighbours begin alike.
+    """`count` framed samples of a JSONL file, or all where there are fewer, drawn by `seed`, with TOKENS of each; neighbours begin alike.
 
     Raises UserError when there is none.
     """
@@ -50,7 +52,7 @@ def draw_texts(frames: Path, tokenizer: Tokenizer, seed: int, count: int = SAMPL
         raise UserError(f"{frames} holds no samples to measure on; run: doit dataset")
     drawn = random.Random(f"{seed}/quantisations").sample(rows, min(count, len(rows)))
     encoded = [tokenizer.encode_sample(row["messages"]) for row in drawn]
-    texts = [Text(tuple(each.ids), tuple(index for index, said in enumerate(each.target) if said)) for each in encoded]
+    texts = [Text(tuple(each.ids), tuple(index for index, said in enumerate(each.target) if said)[:TOKENS]) for each in encoded]
     return sorted(texts, key=lambda text: text.ids)
 
 

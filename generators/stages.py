@@ -972,6 +972,8 @@ def report(project: Project, paths: Paths, name: str) -> None:
     progress.say(f"report: {paths.recipe(name).report}; model card: {paths.recipe(name).card}")
     ggufs = [paths.recipe(name).gguf(quantisation) for quantisation in recipe["export"]["quantisations"]]
     scores = paths.recipe(name).evaluation / "scores.json"
+    if not scores.is_file():
+        return  # `doit report` of its own comes after the evaluation; without one there is nothing to sum up
     for line in ending(ggufs, paths.modelfile(name, recipe["personas"][0]).parent, scores, name == project.project["default_recipe"]):
         progress.say(line)
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +25,15 @@ from made_up_clients import same_shape
 from generators import clients, modelfile_reader, stages
 from generators.answering import composed
 from generators.capture import derive, read_recording
+from generators.errors import UserError
 from generators.modelfile_reader import Modelfile
 from generators.paths import Paths
 from generators.serve import requests
+from generators.serve.app import Queue
 from generators.serve.models import human_number
 from generators.specs.project import load
 from generators.tokens import Tokenizer
 
-pytest.importorskip("uvicorn")
 LONG = {"type": "string", "minLength": 100_000}  # what is answered in this form goes on until the context is full
 
 
@@ -451,6 +453,23 @@ def test_a_signal_ends_it_cleanly_also_in_the_middle_of_an_answer(sent: signal.S
         assert last == {"error": "the server was stopped"} or last["done"]  # ended before the signal was seen, on a slow day
         out, _ = running.process.communicate(timeout=60)
         assert running.process.returncode == 0 and out.endswith("   ended\n") and "Traceback" not in out, out
+
+
+def test_more_than_the_queue_holds_are_refused() -> None:
+    with pytest.raises(requests.Refused, match="server busy, please try again") as caught:
+        Queue(0).check()
+    assert caught.value.status == 503
+
+
+def test_a_missing_package_is_told_with_the_remedy(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError, match=r"uvicorn is not installed; run: pip install -e '\.\[serve\]'"):
+        stages.serve(load(project), Paths(project), "tiny", 0, "")
+
+
+def test_a_recording_that_cannot_be_written_is_told_before_anything_is_served(project: Path) -> None:
+    with pytest.raises(UserError, match="specs cannot be written .*; choose another file with --record"):
+        stages.serve(load(project), Paths(project), "tiny", 0, "specs")
 
 
 def test_a_port_that_is_taken_is_one_line(project: Path) -> None:

@@ -61,7 +61,7 @@ class Service:
 
     def stop(self) -> None:
         """End the answers under way; their clients are told."""
-        for task in self._under_way:
+        for task in tuple(self._under_way):
             task.cancel()
 
     async def alive(self, request: Request) -> Response:
@@ -127,6 +127,7 @@ class Service:
         task = asyncio.create_task(self._write(pieces, self._llama.pieces(prompt, options, answer, ask.schema), times, tell))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda _: pieces.end(UserError("the server was stopped")))  # seen where it was cancelled
         if ask.stream:
             return StreamingResponse(_stream(pieces, task, reply, answer, times), media_type=reply.media_type)
         if not await _done_before_hung_up(task, request):
@@ -147,9 +148,6 @@ class Service:
                 finally:
                     tell()
             pieces.end()
-        except asyncio.CancelledError:
-            pieces.end(UserError("the server was stopped"))
-            raise
         except Exception as error:  # whoever reads the pieces gets it
             pieces.end(error)
 

@@ -15,7 +15,7 @@ from generators.files import to_json
 
 
 class Recorder:
-    """Appends to `path`. Raises UserError when it cannot be written."""
+    """Appends to `path`. Raises UserError when it cannot be written, at the start or later."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -29,5 +29,8 @@ class Recorder:
         """request: the decoded body. ended: empty where the client was gone before the end."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         row = {"time": now, "endpoint": endpoint, "request": request, "answer": answer, "ended": ended}
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(to_json(row) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(to_json(row) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written any more ({error.strerror})") from error
