@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from generators.evaluate import checks
+from generators.evaluate import checks, compiles
 from generators.evaluate.checks import Setting, Verdict
 from generators.evaluate.repetition import is_looping, repeated, sentences
 from generators.evaluate.similarity import chrf
@@ -199,13 +198,13 @@ def test_the_gold_answers_pass_and_the_bad_ones_fail(suite_file: Path) -> None:
         good = [found for found in checks.judge(answers[case["id"]]["good"], declared, setting) if found.passed is False]
         bad = [found for found in checks.judge(answers[case["id"]]["bad"], declared, setting) if found.passed is False]
         assert not good, (case["id"], good)
-        unjudged = any(name == "code_compiles" and wanted == "rust" for name, wanted in declared) and not shutil.which("rustc")
+        unjudged = any(name == "code_compiles" and wanted == "rust" for name, wanted in declared) and not compiles.is_available("rust")
         assert bad or unjudged, case["id"]
 
 
 # --- code ------------------------------------------------------------------------------------------------------------------------------
 
-needs_rustc = pytest.mark.skipif(shutil.which("rustc") is None, reason="rustc is not installed")
+needs_rustc = pytest.mark.skipif(not compiles.is_available("rust"), reason="rustc is not installed")
 
 
 @needs_rustc
@@ -278,3 +277,11 @@ def test_chrf_is_one_for_the_same_and_zero_for_nothing_shared() -> None:
 def test_chrf_agrees_with_a_figure_worked_out_by_hand() -> None:
     # "abcd" beside "abce": orders 1 to 4 share 3/4, 2/3, 1/2, 0/1, so precision and recall are both their mean.
     assert chrf("abcd", "abce") == pytest.approx((3 / 4 + 2 / 3 + 1 / 2 + 0) / 4)
+
+
+def test_a_rustc_that_only_fails_is_no_rustc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "rustc"
+    broken.write_text("#!/bin/sh\necho 'error: no toolchain is chosen' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not compiles.is_available("rust") and compiles.is_available("python")

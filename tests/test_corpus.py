@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from generators import patterns, stages
 from generators.dataset.similar import in_word_order, levelled, matches_between, normalised
+from generators.evaluate import compiles
 from generators.files import read_json
 from generators.paths import Paths
 from generators.specs.project import load
@@ -228,7 +228,7 @@ def test_no_query_of_the_evaluation_is_in_the_corpus_even_roughly() -> None:
 # --- code -------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("rustc") is None, reason="no rustc on this machine")
+@pytest.mark.skipif(not compiles.is_available("rust"), reason="no rustc on this machine")
 def test_every_rust_snippet_compiles(tmp_path: Path) -> None:
     """All in one crate, a module each: one run of rustc instead of thirty."""
     modules = [f"mod sample_{index} {{\n{snippet.values[0]}\n}}\n" for index, snippet in enumerate(snippets("rust"))]

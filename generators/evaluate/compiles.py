@@ -21,7 +21,13 @@ def code_blocks(text: str, language: str) -> list[str]:
 
 
 def is_available(language: str) -> bool:
-    return language == "python" or shutil.which("rustc") is not None
+    return language == "python" or _runs(shutil.which("rustc"))
+
+
+@lru_cache(maxsize=8)
+def _runs(rustc: str | None) -> bool:
+    """rustup leaves a `rustc` on the path that only fails where no toolchain is chosen: good code must not fail with it."""
+    return rustc is not None and subprocess.run([rustc, "--version"], capture_output=True).returncode == 0
 
 
 def problem(text: str, language: str) -> str | None:
