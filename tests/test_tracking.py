@@ -117,7 +117,6 @@ def test_tensorboard_gets_each_figure_at_its_step(tmp_path: Path, monkeypatch: p
 
 
 def test_tensorboards_own_files_are_written_where_the_library_is_there(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
     report("tensorboard", tmp_path)
     (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
     assert b"validation_loss" in events.read_bytes()
