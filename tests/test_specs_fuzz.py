@@ -260,6 +260,7 @@ def test_mutations_that_are_refused_leave_no_cache_behind(project: Path) -> None
 def test_the_quick_check_finds_the_same_as_cerberus_and_the_json_schema() -> None:
     """What plainly fits by the shortcut fits by cerberus, and where an editor sees a mistake there is one."""
     import jsonschema
+
     from generators.specs import json_schema, validate, yaml_source
     from generators.specs.on_disk import File
     from generators.specs.project import _kind
