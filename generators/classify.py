@@ -8,12 +8,13 @@ A cue is *found* by one of its patterns, or by one of the cues it names; it *cou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from generators import patterns
 from generators.errors import did_you_mean
-from generators.needles import may_hold, readings
+from generators.needles import beginnings, first_words
 from generators.specs.schema import TIERS
 from generators.turkish import fold, words
 
@@ -48,10 +49,68 @@ def classify(query: str, rules: Rules) -> Verdict:
 
     Raises ValueError for rules in which `problems_of_rules` finds something.
     """
-    count = len(words(query))
-    reasons = [*_of_bias(rules), *_of_length(count, rules), *_of_cues(query, count, rules["cues"])]
-    points = round(sum(reason.points for reason in reasons), 6)
-    return Verdict(_tier(points, rules["thresholds"]), points, tuple(reasons))
+    return Classifier(rules).classify(query)
+
+
+class Classifier:
+    """`classify` for many queries: the rules are made ready once. Hundreds of patterns meet each query, and few of them begin with one
+    of its words; only those, and the regular expressions, are looked for."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._cues = {cue["name"]: cue for cue in rules["cues"]}
+        self._by_beginning: dict[str, list[tuple[str, int]]] = {}
+        self._anywhere: list[tuple[str, int]] = []
+        for cue in rules["cues"]:
+            for index, pattern in enumerate(cue.get("any", ())):
+                needles = first_words(pattern)
+                for needle in set(needles or ()):
+                    self._by_beginning.setdefault(needle, []).append((cue["name"], index))
+                if needles is None:
+                    self._anywhere.append((cue["name"], index))
+
+    def classify(self, query: str) -> Verdict:
+        count = len(words(query))
+        reasons = [*_of_bias(self.rules), *_of_length(count, self.rules), *self._of_cues(query, count)]
+        points = round(sum(reason.points for reason in reasons), 6)
+        return Verdict(_tier(points, self.rules["thresholds"]), points, tuple(reasons))
+
+    def _of_cues(self, query: str, count: int) -> list[Reason]:
+        found = self._found(query)
+        return [
+            Reason(cue["name"], cue["points"], found[cue["name"]] or f"{count} words")
+            for cue in self.rules["cues"]
+            if cue["points"] and found[cue["name"]] is not None and _counts(cue, found, count)
+        ]
+
+    def _found(self, query: str) -> dict[str, str | None]:
+        """What each cue is found by: words of the query, "" where it looks for none, None where it is not found."""
+        likely = self._likely(query)
+        found: dict[str, str | None] = {}
+
+        def look(name: str, way: tuple[str, ...]) -> str | None:
+            if name in found:
+                return found[name]
+            if name not in self._cues or name in way:
+                raise ValueError(f"the cue {name!r} " + ("leads back to itself" if name in way else "does not exist"))
+            cue = self._cues[name]
+            wanted = (cue["any"][index] for index in sorted(likely.get(name, ())))
+            by = _words_found(patterns.first_match(wanted, query), query)
+            for other in cue.get("cues", ()):
+                by = look(other, (*way, name)) if by is None else by
+            found[name] = by if by is not None or cue.get("any") or cue.get("cues") else ""
+            return found[name]
+
+        for name in self._cues:
+            look(name, ())
+        return found
+
+    def _likely(self, query: str) -> dict[str, set[int]]:
+        """The indices of the patterns that the query may hold, by cue."""
+        likely: dict[str, set[int]] = {}
+        for name, index in chain(self._anywhere, *(self._by_beginning.get(word, ()) for word in beginnings(query))):
+            likely.setdefault(name, set()).add(index)
+        return likely
 
 
 def explain(verdict: Verdict) -> str:
@@ -64,9 +123,9 @@ def compare(queries: Iterable[Authored], rules: Rules) -> dict[str, Any]:
     """How rules and authors agree: queries, agreement (a share), confusion (authored tier to predicted tier to number), and
     disagreements, each with source, query, authored, predicted and why."""
     confusion = {authored: dict.fromkeys(TIERS, 0) for authored in TIERS}
-    disagreements = []
+    disagreements, classifier = [], Classifier(rules)
     for source, query, authored in queries:
-        verdict = classify(query, rules)
+        verdict = classifier.classify(query)
         confusion[authored][verdict.tier] += 1
         if verdict.tier != authored:
             row = {"source": source, "query": query, "authored": authored, "predicted": verdict.tier}
@@ -140,15 +199,6 @@ def _of_length(count: int, rules: Rules) -> list[Reason]:
     return [Reason("length", points, f"{count} words")] if points else []
 
 
-def _of_cues(query: str, count: int, cues: Sequence[Cue]) -> list[Reason]:
-    found = _found(query, cues)
-    return [
-        Reason(cue["name"], cue["points"], found[cue["name"]] or f"{count} words")
-        for cue in cues
-        if cue["points"] and found[cue["name"]] is not None and _counts(cue, found, count)
-    ]
-
-
 def _counts(cue: Cue, found: Mapping[str, str | None], count: int) -> bool:
     limits = cue.get("words", {})
     return (
@@ -156,30 +206,6 @@ def _counts(cue: Cue, found: Mapping[str, str | None], count: int) -> bool:
         and all(found[name] is None for name in cue.get("unless", ()))
         and limits.get("min", 0) <= count <= limits.get("max", count)
     )
-
-
-def _found(query: str, cues: Sequence[Cue]) -> dict[str, str | None]:
-    """What each cue is found by: words of the query, "" where it looks for none, None where it is not found."""
-    by_name = {cue["name"]: cue for cue in cues}
-    read = readings(query)
-    found: dict[str, str | None] = {}
-
-    def look(name: str, way: tuple[str, ...]) -> str | None:
-        if name in found:
-            return found[name]
-        if name not in by_name or name in way:
-            raise ValueError(f"the cue {name!r} " + ("leads back to itself" if name in way else "does not exist"))
-        cue = by_name[name]
-        likely = (pattern for pattern in cue.get("any", ()) if may_hold(pattern, read))
-        by = _words_found(patterns.first_match(likely, query), query)
-        for other in cue.get("cues", ()):
-            by = look(other, (*way, name)) if by is None else by
-        found[name] = by if by is not None or cue.get("any") or cue.get("cues") else ""
-        return found[name]
-
-    for name in by_name:
-        look(name, ())
-    return found
 
 
 def _words_found(pattern: str | None, query: str) -> str | None:

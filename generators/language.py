@@ -22,7 +22,7 @@ _TURKISH_WORDS = frozenset(
     sana sanki sen senden seni senin siz size sizi sizin sonra şey şimdi şu şöyle tabii tam tamam tek tüm üzere var ve veya vs ya
     yani yap yapmak yerine yine yok yoksa zaten zaman çok cok çünkü evet sor selam merhaba valla bak gel eder eyvallah gerek
     gerekir eğer mutlaka sadece önce böylece buyur buyurun ederim edersin teşekkürler abi hocam aynen elbette olmuş tane lütfen
-    gün
+    gün napsam napayım napıyorsun
     """.split()
 )
 _ENGLISH_WORDS = frozenset(
@@ -34,7 +34,7 @@ _ENGLISH_WORDS = frozenset(
     one only or other our out over own rather really right said same say see she should so some someone something still such sure take tell
     than that that's the their them then there there's these they they're thing things think this those though through to too two under
     until up us use very want was wasn't way we we're well were what what's when where which while who why will with without won't would
-    wouldn't yeah yes yet you you'd you'll you're you've your yours yourself hi hello hey thanks thank please
+    wouldn't yeah yes yet you you'd you'll you're you've your yours yourself hi hello hey huh thanks thank please
     """.split()
 )
 # What only Turkish adds to a word: its letters, a suffix after an apostrophe (heap'i, Rust'ta), unmistakable verb endings.

@@ -18,11 +18,14 @@ from functools import lru_cache
 
 from generators.turkish import fold
 
+Readings = tuple[str, str]
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'"})
 
 
 def problem(pattern: str) -> str | None:
     """What is wrong with the pattern, for a message; None when it can be used."""
+    if not _is_regular(pattern) and len(pattern.strip()) > 2:
+        return None  # such a phrase can always be looked for; compiling hundreds to see it takes as long as all other rules of the specs
     try:
         _expressions(pattern)
     except ValueError as error:
@@ -32,7 +35,11 @@ def problem(pattern: str) -> str | None:
 
 def matches(pattern: str, text: str) -> bool:
     """Whether `text` holds the pattern. Raises ValueError for a regular expression that cannot be read."""
-    return any(expression.search(folded) for expression, folded in zip(_expressions(pattern), _folded(text), strict=True))
+    turkish, english = _expressions(pattern)
+    folded = readings(text)
+    if turkish.search(folded[0]):
+        return True
+    return not (turkish is english and folded[0] == folded[1]) and english.search(folded[1]) is not None
 
 
 def first_match(patterns: Iterable[str], text: str) -> str | None:
@@ -41,9 +48,9 @@ def first_match(patterns: Iterable[str], text: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _expressions(pattern: str) -> tuple[re.Pattern[str], ...]:
+def _expressions(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The pattern by Turkish and by English letter case."""
-    if len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/"):
+    if _is_regular(pattern):
         return _regular(pattern[1:-1])
     phrase, whole = pattern.strip(), False
     if phrase.endswith("\\$"):
@@ -52,10 +59,16 @@ def _expressions(pattern: str) -> tuple[re.Pattern[str], ...]:
         phrase, whole = phrase[:-1], True
     if not phrase:
         raise ValueError(f"the pattern {pattern!r} is empty")
-    return tuple(_literal(folded, whole) for folded in _folded(phrase))
+    turkish, english = readings(phrase)
+    first = _literal(turkish, whole)
+    return first, first if turkish == english else _literal(english, whole)
 
 
-def _regular(source: str) -> tuple[re.Pattern[str], ...]:
+def _is_regular(pattern: str) -> bool:
+    return len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/")
+
+
+def _regular(source: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     try:
         compiled = re.compile(source, re.MULTILINE)
     except re.error as error:
@@ -73,7 +86,7 @@ def _literal(phrase: str, whole: bool) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=64)
-def _folded(text: str) -> tuple[str, str]:
-    """By Turkish rules (`I` is `ı`) and by English ones (`I` is `i`)."""
+def readings(text: str) -> Readings:
+    """The text in lower case by Turkish rules (`I` is `ı`) and by English ones (`I` is `i`), with one kind of apostrophe."""
     text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
     return fold(text), text.replace("İ", "i").lower()

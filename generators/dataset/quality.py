@@ -15,7 +15,7 @@ from generators import language, patterns
 from generators.dataset.entries import Entry
 from generators.dataset.similar import in_word_order, levelled, matches_between, normalised, similar_pairs
 from generators.errors import EXIT_SPECS, UserError
-from generators.needles import may_hold, readings
+from generators.needles import may_hold
 from generators.turkish import fold, words
 
 Question = tuple[str, ...]
@@ -118,7 +118,7 @@ def _other_language(answer: str, declared: str) -> str | None:
 
 
 def _forbidden(answer: str, phrases: Sequence[str]) -> str | None:
-    read = readings(answer)
+    read = patterns.readings(answer)
     said = [phrase for phrase in phrases if may_hold(phrase, read) and patterns.matches(phrase, answer)]
     return f"the text says {', '.join(map(repr, said))}" if said else None
 

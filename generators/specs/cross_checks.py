@@ -466,8 +466,7 @@ def _checks(document: Document, steps: Steps, checks: list[Spec]) -> Iterator[Pr
 def _pattern(document: Document, steps: Steps, text: str) -> Iterator[Problem]:
     from generators.patterns import problem
 
-    # Compiling hundreds of patterns takes as long as all other rules together, and a phrase is always one.
-    if (text.startswith("/") or len(text.strip()) < 3) and (message := problem(text)):
+    if message := problem(text):
         yield document.wrong(steps, message)
 
 
