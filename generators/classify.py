@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
 from generators import patterns
 from generators.errors import did_you_mean
+from generators.memory import Remember, nothing_remembered
 from generators.needles import beginnings, first_words
 from generators.specs.schema import TIERS
 from generators.turkish import fold, words
@@ -119,17 +121,21 @@ def explain(verdict: Verdict) -> str:
     return f"{verdict.tier} ({verdict.points:g} points): {counted or 'no cue found'}"
 
 
-def compare(queries: Iterable[Authored], rules: Rules) -> dict[str, Any]:
+def compare(queries: Iterable[Authored], rules: Rules, remember: Remember = nothing_remembered) -> dict[str, Any]:
     """How rules and authors agree: queries, agreement (a share), confusion (authored tier to predicted tier to number), and
     disagreements, each with source, query, authored, predicted and why."""
     confusion = {authored: dict.fromkeys(TIERS, 0) for authored in TIERS}
     disagreements, classifier = [], Classifier(rules)
-    for source, query, authored in queries:
+
+    def predicted(query: str) -> tuple[str, str]:
         verdict = classifier.classify(query)
-        confusion[authored][verdict.tier] += 1
-        if verdict.tier != authored:
-            row = {"source": source, "query": query, "authored": authored, "predicted": verdict.tier}
-            disagreements.append(row | {"why": explain(verdict)})
+        return verdict.tier, explain(verdict)
+
+    for source, query, authored in queries:
+        tier, why = remember(query, partial(predicted, query))
+        confusion[authored][tier] += 1
+        if tier != authored:
+            disagreements.append({"source": source, "query": query, "authored": authored, "predicted": tier, "why": why})
     total, agreed = sum(sum(row.values()) for row in confusion.values()), sum(confusion[tier][tier] for tier in TIERS)
     share = round(agreed / total, 4) if total else 0.0
     return {"queries": total, "agreement": share, "confusion": confusion, "disagreements": disagreements}

@@ -73,14 +73,84 @@ class RecipePaths:
 
 
 @dataclass(frozen=True)
-class Paths:
-    """root: the folder that holds dodo.py, specs/ and templates/."""
+class SweepPaths:
+    """What the sweep of one recipe makes."""
+
+    root: Path
+
+    def adapter(self, name: str) -> Path:
+        """Where the points that share this adapter have it made: a folder for `Paths.made`."""
+        return self.root / "adapters" / name
+
+    def trained(self, name: str) -> Path:
+        """How the training of that adapter ended."""
+        return self.adapter(name) / "trained.json"
+
+    def result(self, point: str) -> Path:
+        return self.root / "points" / f"{point}.json"
+
+    def rows(self, point: str) -> Path:
+        return self.root / "points" / f"{point}.jsonl"
+
+    @property
+    def answers(self) -> Path:
+        return self.root / "answers"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+
+@dataclass(frozen=True)
+class RetrainPaths:
+    """What the retraining of one recipe makes, beside what is deployed."""
 
     root: Path
 
     @property
+    def candidate(self) -> Path:
+        """A folder for `Paths.made`."""
+        return self.root / "candidate"
+
+    @property
+    def made_from(self) -> Path:
+        """Of what the candidate's adapter was made."""
+        return self.candidate / "made_from.json"
+
+    @property
+    def verdict(self) -> Path:
+        return self.root / "verdict.json"
+
+    def adapter_of(self, sha256: str) -> Path:
+        """The adapter in the deployed GGUF of that digest, kept to be trained on."""
+        return self.root / "deployed" / sha256 / "adapter"
+
+    @property
+    def log(self) -> Path:
+        return self.root.parent / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        """One for all recipes: two trainings at once are one too many for a machine."""
+        return self.root.parent / "running"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """root: the folder that holds dodo.py, specs/ and templates/. made: the folder of recipes/ and modelfiles/, build/ where there is none;
+    a candidate and the points of a sweep have one of their own."""
+
+    root: Path
+    made: Path | None = None
+
+    @property
     def build(self) -> Path:
         return self.root / "build"
+
+    @property
+    def cache(self) -> Path:
+        """What saves time and is nobody's to read; what is gone from it is worked out again."""
+        return self.build / ".cache"
 
     @property
     def templates(self) -> Path:
@@ -97,11 +167,16 @@ class Paths:
         return self.build / "models" / name
 
     def recipe(self, name: str) -> RecipePaths:
-        return RecipePaths(self.build / "recipes" / name)
+        return RecipePaths((self.made or self.build) / "recipes" / name)
 
     @property
     def deployments(self) -> Path:
         return self.build / "deployments"
+
+    @property
+    def integrations(self) -> Path:
+        """What clients' configuration files were before `doit integrate`, a folder a client."""
+        return self.build / "integrations"
 
     @property
     def verdicts(self) -> Path:
@@ -113,4 +188,23 @@ class Paths:
         return self.build / "clients" / f"{client}.yaml"
 
     def modelfile(self, recipe: str, persona: str) -> Path:
-        return self.build / "modelfiles" / recipe / f"{persona}.Modelfile"
+        return (self.made or self.build) / "modelfiles" / recipe / f"{persona}.Modelfile"
+
+    @property
+    def evaluations(self) -> Path:
+        """Evaluations of one model alone, each in a folder named by the digest of all that decides it."""
+        return self.build / "evaluations"
+
+    def comparison(self, a: str, b: str) -> Path:
+        return self.build / "compare" / f"{a}-vs-{b}"
+
+    def sweep(self, recipe: str) -> SweepPaths:
+        return SweepPaths(self.build / "sweeps" / recipe)
+
+    def retrain(self, recipe: str) -> RetrainPaths:
+        return RetrainPaths(self.build / "retrain" / recipe)
+
+    @property
+    def held_out(self) -> Path:
+        """Feedback that no sample is made of: cases for a retrained model."""
+        return self.root / "feedback" / "held_out.jsonl"

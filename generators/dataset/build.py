@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from generators import classify, language, needles, patterns, turkish
 from generators.dataset import quality
 from generators.dataset.entries import Entry, read, write
 from generators.dataset.quality import DatasetErrors, Limits, Near, Violation
 from generators.dataset.report import CategoryFigures, classifier_figures, corpus_figures, near_as_json, violations_as_json
 from generators.dataset.split import Split, shuffled, split
 from generators.errors import UserError
-from generators.files import atomic_path, write_json
+from generators.files import atomic_path, to_json, write_json
+from generators.memory import Memory, Remember, source_of
 
 Spec = dict[str, Any]
 REJECTED = "report.rejected.json"
@@ -31,15 +35,19 @@ def build(
     *,
     classifier: Spec | None = None,
     control_tokens: Collection[str] = (),
+    memory: Path | None = None,
 ) -> Spec:
     """Write `target`/{train,valid}.jsonl and report.json, and return the report.
 
     project: of specs/project.yaml. categories: by `group/category`. suites, case_lines: the evaluation's, by name. classifier: the
-    rules of specs/tiers.yaml; without them no agreement is reported. control_tokens: of every chat format.
+    rules of specs/tiers.yaml; without them no agreement is reported. control_tokens: of every chat format. memory: the file in which
+    verdicts on single samples are kept for the next run.
     Raises DatasetErrors with every violation; then `target` holds what it held before, and the report in report.rejected.json.
     """
     limits = _limits(project, categories, personas, control_tokens)
-    entries, figures, violations = _read(sample_files, limits)
+    with Memory(memory, _basis(limits, classifier)) as remember:
+        entries, figures, violations = _read(sample_files, limits, remember)
+        agreement = classifier_figures(entries, classifier, remember) if classifier is not None else None
     if not entries:
         raise UserError("there are no samples; run: doit samples")
     report(f"{len(entries)} samples read")
@@ -51,8 +59,8 @@ def build(
     violations += quality.evaluation_leaks(entries, quality.queries_of(suites, case_lines), limits)
     violations.sort(key=lambda found: (found.rule, found.sources))
     made = _report(entries, figures, nears, parts, project, violations)
-    if classifier is not None:
-        made["classifier"] = classifier_figures(entries, classifier)
+    if agreement is not None:
+        made["classifier"] = agreement
     if violations:
         write_json(target / REJECTED, made)
         raise DatasetErrors(violations)
@@ -74,7 +82,16 @@ def _limits(project: Spec, categories: dict[str, Spec], personas: dict[str, Spec
     )
 
 
-def _read(sample_files: Sequence[Path], limits: Limits) -> tuple[list[Entry], dict[str, CategoryFigures], list[Violation]]:
+def _basis(limits: Limits, classifier: Spec | None) -> str:
+    """What verdicts on single samples depend on besides the sample."""
+    rules = [*vars(limits).values(), classifier]
+    judges = source_of((quality, classify, language, needles, patterns, turkish))
+    return to_json([sorted(rule) if isinstance(rule, set | frozenset) else rule for rule in rules]) + judges + version("py3langid")
+
+
+def _read(
+    sample_files: Sequence[Path], limits: Limits, remember: Remember
+) -> tuple[list[Entry], dict[str, CategoryFigures], list[Violation]]:
     """Every sample as an entry, the figures of each category, and what single samples break (once a rule and example)."""
     entries: list[Entry] = []
     figures: dict[str, CategoryFigures] = {}
@@ -82,8 +99,9 @@ def _read(sample_files: Sequence[Path], limits: Limits) -> tuple[list[Entry], di
     for entry, row in read(sample_files):
         entries.append(entry)
         figures.setdefault(entry.category, CategoryFigures()).add(entry)
-        for found in quality.of_sample(entry, row["metadata"], limits):
-            violations.setdefault((found.rule, found.sources), found)
+        judged = partial(list, quality.of_sample(entry, row["metadata"], limits))
+        for rule, message, sources in remember(to_json(row), judged):
+            violations.setdefault((rule, tuple(sources)), Violation(rule, message, tuple(sources)))
     return entries, figures, list(violations.values())
 
 

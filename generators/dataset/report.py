@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from generators.classify import Authored, compare, matrix
 from generators.dataset.entries import Entry
 from generators.dataset.quality import Near, Violation, opening
+from generators.memory import Remember, nothing_remembered
 from generators.specs.schema import TIERS
 from generators.turkish import fold, words
 
@@ -104,12 +105,12 @@ def corpus_figures(categories: Mapping[str, CategoryFigures], declared: Mapping[
     }
 
 
-def classifier_figures(entries: Iterable[Entry], rules: Mapping[str, Any]) -> dict[str, Any]:
+def classifier_figures(entries: Iterable[Entry], rules: Mapping[str, Any], remember: Remember = nothing_remembered) -> dict[str, Any]:
     """Authored against predicted tiers of the first user turns, one sample an example; see `compare`."""
     first: dict[str, Authored] = {}
     for entry in entries:
         first.setdefault(entry.source, Authored(entry.source, entry.users[0], entry.tier))
-    return compare(first.values(), rules)
+    return compare(first.values(), rules, remember)
 
 
 def near_as_json(nears: Sequence[Near], entries: Sequence[Entry]) -> list[dict[str, Any]]:
