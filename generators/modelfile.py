@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+@lru_cache(maxsize=1024)
 def quoted(text: str) -> str:
     """A value as Ollama's parser reads it back: in double quotes on one line, in triple quotes on several. Raises NotWritable."""
     single, triple = f'"{text}"', f'"""{text}"""'

@@ -8,9 +8,11 @@ ends with the quotes that it began with; characters that Go does not call printa
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from generators.errors import UserError, did_you_mean, one_of
@@ -153,23 +155,32 @@ def _finite(text: str) -> float:
     return number
 
 
+_LINE_END = re.compile("[\\r\\n]")
+
+
 def instructions(text: str) -> Iterator[Instruction]:
     """Every instruction in order, in any case of letters. Raises Refused where Ollama's parser stops."""
     state, name, word = "start", "", ""
     buffer: list[str] = []
-    line = 1
-    for character in text.removeprefix("\ufeff"):
+    line, position, text = 1, 0, text.removeprefix("\ufeff")
+    while position < len(text):
+        if state == "value":  # all of a line at once: only at its end can a value end
+            end = _LINE_END.search(text, position)
+            rest = text[position : end.start() if end else len(text)]
+            buffer.append(_printable(rest))
+            position += len(rest)
+            if end is None:
+                break
+        character = text[position]
+        position += 1
         line += character in "\r\n"
         if state == "value":
-            if character in _BLANK:
-                value = None if character in " \t" else unquoted("".join(buffer))
-                if value is None:
-                    buffer.append(character)
-                    continue
-                yield Instruction(name, word, value, line - 1)
-                state, word, buffer = "start", "", []
-            elif is_printable(character):
+            value = unquoted("".join(buffer))
+            if value is None:
                 buffer.append(character)
+                continue
+            yield Instruction(name, word, value, line - 1)
+            state, word, buffer = "start", "", []
         elif state == "comment":
             state = "start" if character in "\r\n" else state
         elif state == "start":
@@ -220,6 +231,12 @@ def unquoted(text: str) -> str | None:
     return text
 
 
+def _printable(text: str) -> str:
+    """What the parser keeps of a line inside a value."""
+    return text if text.isascii() and text.isprintable() else "".join(filter(lambda one: one in " \t" or is_printable(one), text))
+
+
+@lru_cache(maxsize=4096)
 def is_printable(character: str) -> bool:
     """Go's strconv.IsPrint (Unicode 15.0): letters, marks, numbers, punctuation, symbols, the ASCII space. The rest is dropped."""
     if character.isascii():
