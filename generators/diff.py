@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from generators import modelfile_reader
-from generators.errors import UserError
 from generators.modelfile import Places, Spec, Steps, texts_of
 from generators.modelfile_reader import Modelfile
 
@@ -248,7 +247,7 @@ def _describe_change(change: Change) -> Iterator[tuple[str, str]]:
         return
     verb = "new" if change.before is None else "gone" if change.after is None else "changed"
     yield f"  {change.what}: {verb}{where}", "yellow"
-    if change.what.startswith(("SYSTEM", "MESSAGE")):
+    if change.what.startswith(("SYSTEM", "MESSAGE", "TEMPLATE")):
         yield from (("    - " + line, "red") for line in _parts(change.before, change.after))
         yield from (("    + " + line, "green") for line in _parts(change.after, change.before))
 
@@ -265,12 +264,3 @@ def _parts(text: str | None, other: str | None) -> list[str]:
         return [part for part in re.split(r"(?<=[.!?;:])\s+|\n", whole or "") if part]
 
     return [part for part in cut(text) if part not in cut(other)]
-
-
-def chosen(names: Sequence[str], wanted: str, what: str) -> str:
-    """Raises UserError for a name that is none of `names`."""
-    from generators.errors import did_you_mean, one_of
-
-    if wanted not in names:
-        raise UserError(f"no {what} {wanted!r}; there are {one_of(names)}{did_you_mean(wanted, names)}")
-    return wanted

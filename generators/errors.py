@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 EXIT_FAILED = 1  # a stage could not do its work
 EXIT_GATE = 2  # the work was done and an enforced gate was missed
-EXIT_SPECS = 3  # specs or templates are wrong; nothing was touched
+EXIT_SPECS = 3  # specs, templates or a name on the command line are wrong; nothing was touched
 
 
 class UserError(Exception):
@@ -20,10 +20,20 @@ class UserError(Exception):
     exit_code = EXIT_FAILED
 
 
+class Diverged(UserError):
+    """A training whose loss is no longer a number: settings that cannot be trained with, and nothing is broken."""
+
+
 class GateMissed(UserError):
     """An enforced gate of a recipe was missed: the artefacts stand, the exit code says no."""
 
     exit_code = EXIT_GATE
+
+
+class NoSuchName(UserError):
+    """A name on the command line that the specs do not have. Exit code 1 would be taken for the difference that `doit diff` tells of."""
+
+    exit_code = EXIT_SPECS
 
 
 @dataclass(frozen=True, order=True)
@@ -53,6 +63,14 @@ class SpecErrors(UserError):
 def one_of(allowed: Iterable[object]) -> str:
     """`low, medium, high` for a message."""
     return ", ".join(str(value) for value in allowed)
+
+
+def chosen(names: Iterable[str], wanted: str, what: str) -> str:
+    """`wanted`. Raises NoSuchName where it is none of `names`."""
+    known = list(names)
+    if wanted not in known:
+        raise NoSuchName(f"no {what} {wanted!r}; there are {one_of(known)}{did_you_mean(wanted, known)}")
+    return wanted
 
 
 def did_you_mean(value: object, allowed: Iterable[object]) -> str:

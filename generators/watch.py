@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generators.errors import UserError, did_you_mean, one_of
+from generators.errors import chosen, one_of
 from generators.files import human_seconds, is_held, read_json, read_jsonl
 from generators.progress import TrainingWatcher
 
@@ -31,11 +31,9 @@ class Run:
 def watch(runs: Mapping[str, Run], recipe: str, open_watcher: Callable[[], TrainingWatcher], say: Callable[[str], None]) -> None:
     """Follow the run of `recipe`, or whichever goes on, until it ends, and say how. Where none goes on, say so, and how the last ended.
 
-    runs: by recipe. Raises UserError for a recipe that is not among them.
+    runs: by recipe. Raises NoSuchName for a recipe that is not among them.
     """
-    if recipe and recipe not in runs:
-        raise UserError(f"no recipe {recipe!r}; there are {one_of(runs)}{did_you_mean(recipe, runs)}")
-    wanted = {recipe: runs[recipe]} if recipe else runs
+    wanted = {recipe: runs[chosen(runs, recipe, "recipe")]} if recipe else runs
     going_on = [name for name, run in wanted.items() if is_held(run.metrics)]
     if not going_on:
         say(f"no training is going on{f' of {recipe}' if recipe else ''}; doit train starts one")

@@ -189,8 +189,3 @@ def test_in_a_pipe_it_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     diff.show([compared(PERSONA.replace("0.5", "0.75"))])
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "  PARAMETER temperature: 0.5 -> 0.75  (specs/personas/a.yaml:8)\n" in shown
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="no persona 'casul'; there are jessy, casual; did you mean 'casual'"):
-        diff.chosen(["jessy", "casual"], "casul", "persona")

@@ -99,7 +99,7 @@ def _read(
     for entry, row in read(sample_files):
         entries.append(entry)
         figures.setdefault(entry.category, CategoryFigures()).add(entry)
-        judged = partial(list, quality.of_sample(entry, row["metadata"], limits))
+        judged: Callable[[], list[Violation]] = partial(list, quality.of_sample(entry, row["metadata"], limits))
         for rule, message, sources in remember(to_json(row), judged):
             violations.setdefault((rule, tuple(sources)), Violation(rule, message, tuple(sources)))
     return entries, figures, list(violations.values())

@@ -315,6 +315,26 @@ def _personas(specs: Specs) -> Iterator[Problem]:
             yield from _pattern(document, steps, text)
 
 
+def _control_tokens(specs: Specs) -> Iterator[Problem]:
+    """What personas and examples say holds no control token of any chat format: an engine might take it for one."""
+    tokens = {token for chat_format in specs.project.chat_formats.values() for token in chat_format["control_tokens"]}
+    for (kind, _), document in specs.documents.items():
+        if kind in ("persona", "category"):
+            for steps, text in _texts(document.value):
+                held = sorted(token for token in tokens if token in text)
+                if held:
+                    yield document.wrong(steps, f"the control token {', '.join(map(repr, held))} stands in it; write it otherwise")
+
+
+def _texts(value: Any, steps: Steps = ()) -> Iterator[tuple[Steps, str]]:
+    """Every text inside a value, with the way to it."""
+    if isinstance(value, str):
+        yield steps, value
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(part, (*steps, key))
+
+
 def _patterns(persona: Spec) -> Iterator[tuple[Steps, str]]:
     """Of a persona as it stands in its file."""
     for language, markers in persona.get("opinion_markers", {}).items():
@@ -490,6 +510,7 @@ RULES: list[Callable[[Specs], Iterable[Problem]]] = [
     _chat_formats,
     _models,
     _personas,
+    _control_tokens,
     _clients,
     _recipes,
     _deployed_names,
