@@ -45,12 +45,20 @@ def load_mlx() -> Any:
     if "mlx.core" not in sys.modules:
         if importlib.util.find_spec("mlx") is None:
             raise UserError("MLX is not installed; run: pip install -e '.[embedded]'")
-        _load_tuned_blas()
+        prepare()
     try:
         import mlx.core as mx
     except ImportError as error:
         raise UserError(f"MLX cannot be loaded here ({error}); on Linux run: pip install -e '.[embedded]' (CPU) or '.[cuda]'") from error
     return mx
+
+
+def prepare() -> None:
+    """What must be done before MLX is loaded, by the backend that it will have."""
+    if _has_gpu_backend():
+        _leave_out_cuda_graphs()
+    else:
+        _load_tuned_blas()
 
 
 def current() -> Device:
@@ -72,9 +80,18 @@ def slow_blas_warning(device: Device) -> str | None:
     return None
 
 
+def _leave_out_cuda_graphs() -> None:
+    """MLX keeps a CUDA graph of every sequence of kernels it meets, and ends the process after 800 that it had not met (its own message
+    speaks of `MLX_CUDA_GRAPH_CACHE_SIZE`) or without memory, whichever comes first: batches of many sizes, and answers that grow, soon
+    are that many. On an H100 the starter's training needs 28 s without them and ends within 30 steps with them. Who sets
+    MLX_USE_CUDA_GRAPHS has them.
+    """
+    os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
+
+
 def _load_tuned_blas() -> None:
     global _loaded_blas
-    if sys.platform != "linux" or platform.machine() != "x86_64" or _has_gpu_backend():
+    if sys.platform != "linux" or platform.machine() != "x86_64":
         return
     for name, find in (("OpenBLAS (scipy-openblas32)", _openblas_of_scipy), ("OpenBLAS (system)", _openblas_of_system)):
         library = find()
