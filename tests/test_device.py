@@ -13,7 +13,8 @@ from generators import device
 
 def test_on_a_cuda_machine_mlx_keeps_no_graphs_and_no_blas_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS", raising=False)
+    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", "")  # so that what is set here is taken back
+    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS")
     monkeypatch.setattr(device, "_has_gpu_backend", lambda: True)
     monkeypatch.setattr(device, "_load_tuned_blas", lambda: done.append("blas"))
     device.prepare()
@@ -29,7 +30,8 @@ def test_who_wants_cuda_graphs_has_them(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_a_gpu_the_environment_stays_and_a_blas_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS", raising=False)
+    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", "")  # so that what is set here is taken back
+    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS")
     monkeypatch.setattr(device, "_has_gpu_backend", lambda: False)
     monkeypatch.setattr(device, "_load_tuned_blas", lambda: done.append("blas"))
     device.prepare()
