@@ -7,7 +7,7 @@ with paths, to a plain function in generators/. Nothing heavy is imported here; 
 from functools import partial
 from pathlib import Path
 
-from generators import stages
+from generators import stages, trials
 from generators.paths import Paths
 from generators.tasks import load_project, stages_before, task, template_files
 
@@ -63,7 +63,7 @@ def task_dataset():
         reads=partial(stages.dataset_slice, PROJECT),
         inputs=[PATHS.samples(name) for name in PROJECT.categories],
         targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
-        source=["dataset", "classify.py", "language.py", "needles.py", "patterns.py", "turkish.py"],
+        source=["dataset", "classify.py", "language.py", "memory.py", "needles.py", "patterns.py", "turkish.py"],
         after=[f"samples:{name}" for name in PROJECT.categories],
     )
 
@@ -317,6 +317,58 @@ def task_evaluate():
         )
 
 
+def task_compare():
+    """Compare any two recipes, personas or deployments case by case, and write a report of the two (--a X --b Y)"""
+    return task(
+        "compare",
+        None,
+        task_compare.__doc__,
+        partial(trials.compare, PROJECT, PATHS),
+        always=True,
+        params=[
+            {"name": "a", "long": "a", "default": "", "help": "a recipe, RECIPE:PERSONA, or MODEL@NUMBER of a deployment"},
+            {"name": "b", "long": "b", "default": "", "help": "the same; the one that is judged against the first"},
+        ],
+    )
+
+
+def task__sweep_train():
+    """Train the adapters of a sweep, each once for all points that share it"""
+    for name, recipe in PROJECT.recipes.items():
+        for adapter, point in trials.sweep_adapters(PROJECT, name).items():
+            yield task(
+                "_sweep_train",
+                f"{name}:{adapter}",
+                f"Train {adapter} of the sweep of {name}",
+                partial(trials.sweep_train, PROJECT, PATHS, name, point),
+                reads=partial(trials.sweep_train_slice, PROJECT, name, point),
+                inputs=[PATHS.recipe(name).frames / "trained.sha256", PATHS.model(recipe["base"]) / "source.json"],
+                targets=[PATHS.sweep(name).trained(adapter)],
+                source=["train", "tracking.py", "tokens.py", "chat_format.py"],
+                after=[f"_frames:{name}", f"base:{recipe['base']}"],
+            )
+
+
+def task_sweep():
+    """Try the settings that a recipe's sweep declares, judge each on validation loss and the dev half alone, and name the best"""
+    for name in PROJECT.recipes:
+        points = trials.sweep_points(PROJECT, name)
+        doc, after = f"Name the best of the settings that {name} declares", [f"sweep:{name}:{point.name}" for point in points]
+        yield task("sweep", name, doc, partial(trials.sweep, PROJECT, PATHS, name), always=True, after=after)
+        for point in points:
+            yield task(
+                "sweep",
+                f"{name}:{point.name}",
+                f"Judge {point.name}",
+                partial(trials.sweep_point, PROJECT, PATHS, name, point),
+                reads=partial(trials.sweep_point_slice, PROJECT, name, point),
+                inputs=[PATHS.sweep(name).trained(point.adapter), PATHS.recipe(name).frames / "system.txt"],
+                targets=[PATHS.sweep(name).result(point.name), PATHS.sweep(name).rows(point.name)],
+                source=["evaluate", "sweep.py", "clients.py", "patterns.py", "language.py", "turkish.py", "tokens.py", "chat_format.py"],
+                after=[f"_sweep_train:{name}:{point.adapter}"],
+            )
+
+
 def task_ledger():
     """Ask base, adapter, fused, F16, quantised and deployed model the same 30 questions, and name the first stage that loses"""
     for name in PROJECT.recipes:
@@ -388,6 +440,23 @@ def task_deploy():
         )
 
 
+def task_retrain():
+    """Train a candidate on the specs of now, judge it against what is deployed, and deploy it only if it is not worse (--schedule)"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task(
+            "retrain",
+            name,
+            f"Train a candidate for {recipe['deploy']['name']}, and promote it if it is as good",
+            partial(trials.retrain, PROJECT, PATHS, name),
+            always=True,
+            after=["dataset", f"base:{recipe['base']}"],
+            params=[
+                {"name": "schedule", "long": "schedule", "type": bool, "default": False, "help": "print how cron and launchd run it"},
+            ],
+            alone="--schedule",
+        )
+
+
 def task_chat():
     """Talk to the finished model in the terminal, in llama.cpp; /help lists what can be typed"""
     for name, recipe in PROJECT.recipes.items():
@@ -427,6 +496,58 @@ def task_capture():
     )
 
 
+def task_integrate():
+    """Set a client's configuration file to the deployed model, shown before and undone by --undo, and ask it one query (--file PATH)"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task(
+            "integrate",
+            name,
+            f"Set a client's configuration to {recipe['deploy']['name']}",
+            partial(stages.integrate, PROJECT, PATHS, name),
+            always=True,
+            params=[
+                {"name": "file", "long": "file", "default": "", "help": "the client's configuration file, or the folder that it is in"},
+                {"name": "client", "long": "client", "default": "", "help": "the client, where several have a configuration file"},
+                {"name": "yes", "long": "yes", "type": bool, "default": False, "help": "do it without a question"},
+                {"name": "undo", "long": "undo", "type": bool, "default": False, "help": "bring back what the last integration changed"},
+            ],
+        )
+
+
+def task_feedback():
+    """Propose examples out of chats and logs as a diff of the specs (--from PATH); a person goes through it with --review"""
+    return task(
+        "feedback",
+        None,
+        task_feedback.__doc__,
+        partial(stages.feedback, PROJECT, PATHS),
+        always=True,
+        params=[
+            {"name": "sources", "long": "from", "type": list, "default": [], "help": "logs beside those in feedback/: a file or a folder"},
+            {"name": "review", "long": "review", "type": bool, "default": False, "help": "accept, edit or reject one after the other"},
+        ],
+    )
+
+
+def task_voice():
+    """Speak with the finished model, through microphone and loudspeaker or files (--audio question.wav --out answer.wav)"""
+    for name, recipe in PROJECT.recipes.items():
+        yield task(
+            "voice",
+            name,
+            f"Speak with {recipe['deploy']['name']}",
+            partial(stages.voice, PROJECT, PATHS, name),
+            always=True,
+            params=[
+                {"name": "audio", "long": "audio", "default": "", "help": "a question in a sound file, instead of the microphone"},
+                {"name": "out", "long": "out", "default": "", "help": "a WAV file for the answer, instead of the loudspeaker"},
+                {"name": "language", "long": "language", "default": "", "help": "tr or en, where the question's is known"},
+                {"name": "whisper", "long": "whisper", "default": "small", "help": "Whisper's model: a name, or a folder that has it"},
+                {"name": "voices", "long": "voice", "type": list, "default": [], "help": "a Piper voice, NAME.onnx; once for each language"},
+            ],
+        )
+
+
 def task_verify():
     """Render samples, dataset and Modelfiles anew and check every hash of the lock; name the first difference"""
     return task(
@@ -439,6 +560,36 @@ def task_verify():
     )
 
 
+def task_new_persona():
+    """Make a second project with a small persona of its own, ready to be built (--name NAME, --into FOLDER)"""
+    return task(
+        "new-persona",
+        None,
+        task_new_persona.__doc__,
+        partial(stages.new_persona, PROJECT, PATHS),
+        always=True,
+        params=[
+            {"name": "name", "long": "name", "default": "", "help": "lower-case letters, digits and '-'"},
+            {"name": "into", "long": "into", "default": "", "help": "the folder that is made; beside this one, by its name, when left out"},
+        ],
+    )
+
+
 def task_schemas():
     """Write the JSON Schemas for editors and the spec reference page, from the one schema that specs are checked by"""
     return task("schemas", None, task_schemas.__doc__, partial(stages.schemas, PATHS), always=True)
+
+
+def task_docs():
+    """Write docs/*.md from their templates and the figures of the last builds (--figures: take those anew; --terminal: the guide's output)"""
+    return task(
+        "docs",
+        None,
+        task_docs.__doc__,
+        partial(stages.docs, PROJECT, PATHS),
+        always=True,
+        params=[
+            {"name": "figures", "long": "figures", "type": bool, "default": False, "help": "from the default recipe's build and the benchmarks"},
+            {"name": "terminal", "long": "terminal", "type": bool, "default": False, "help": "type the guide's commands, which takes minutes"},
+        ],
+    )

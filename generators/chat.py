@@ -19,7 +19,7 @@ from typing import Any
 from generators import progress
 from generators.answering import Answer, Deployed, Llama, composed, fitted, merged
 from generators.errors import UserError, did_you_mean, one_of
-from generators.files import human_seconds, to_json
+from generators.files import human_seconds, private_folder, to_json
 
 Message = dict[str, str]
 Say = Callable[[str], None]
@@ -104,7 +104,7 @@ class Conversation:
         self.persona = next(iter(deployed))
         self.turns: list[Message] = []
         self._iterations = self._is_long = False
-        self._last: dict[str, str] = {}
+        self._last: dict[str, Any] = {}
 
     @property
     def model(self) -> Deployed:
@@ -159,10 +159,15 @@ class Conversation:
             return
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = {"query": self._last["query"], "answer": self._last["answer"], "verdict": verdict, "correction": correction}
-        self._feedback.parent.mkdir(parents=True, exist_ok=True)
-        with self._feedback.open("a", encoding="utf-8") as out:
-            out.write(to_json({**row, "persona": self._last["persona"], "time": now}) + "\n")
-        self._screen.note(f"kept in {self._feedback}")
+        row |= {"conversation": self._last["conversation"], "persona": self._last["persona"], "model": self._last["model"], "time": now}
+        try:
+            private_folder(self._feedback.parent)
+            with self._feedback.open("a", encoding="utf-8") as out:
+                out.write(to_json(row) + "\n")
+        except OSError as error:
+            self._screen.note(f"cannot be kept in {self._feedback}: {error.strerror or error}")
+            return
+        self._screen.note(f"kept in {self._feedback}" + ("" if verdict != "bad" else "; /better TEXT says what would have been right"))
 
     def _clear(self, _: str) -> None:
         self.turns, self._last, self._is_long = [], {}, False
@@ -224,7 +229,8 @@ class Conversation:
         """An answer that was stopped before its first word leaves nothing behind."""
         if text:
             self.turns.append({"role": "assistant", "content": text})
-            self._last = {"query": query, "answer": text, "persona": self.persona}
+            before = list(self.turns[:-2])
+            self._last = {"query": query, "answer": text, "persona": self.persona, "model": self.model.name, "conversation": before}
         else:
             self.turns.pop()
 

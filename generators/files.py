@@ -76,6 +76,14 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_bytes(data)
 
 
+def private_folder(folder: Path) -> Path:
+    """`folder`, made where it is missing, with a `.gitignore` in it that keeps all of it out of git, wherever the project stands."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        write_text(folder / ".gitignore", "*\n")
+    return folder
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON with text left readable (`ensure_ascii=False`) and keys in the order given."""
     return json.dumps(value, ensure_ascii=False, indent=indent)

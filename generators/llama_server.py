@@ -75,7 +75,7 @@ def serving(gguf: Path, context: int = 4096, slots: int = 1, threads: int | None
     if not is_installed():
         raise UserError("llama.cpp is not installed; run: pip install -e '.[embedded]'")
     threads = threads or os.cpu_count() or 1
-    command = [sys.executable, "-m", "generators.llama_server", str(gguf), str(context * slots), str(slots), str(threads)]
+    command = [sys.executable, "-m", "generators.llama_server", str(gguf.resolve()), str(context * slots), str(slots), str(threads)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(

@@ -78,9 +78,13 @@ class SweepPaths:
 
     root: Path
 
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
     def adapter(self, name: str) -> Path:
         """Where the points that share this adapter have it made: a folder for `Paths.made`."""
-        return self.root / "adapters" / name
+        return self.adapters / name
 
     def trained(self, name: str) -> Path:
         """How the training of that adapter ended."""
@@ -121,13 +125,15 @@ class RetrainPaths:
     def verdict(self) -> Path:
         return self.root / "verdict.json"
 
-    def adapter_of(self, sha256: str) -> Path:
-        """The adapter in the deployed GGUF of that digest, kept to be trained on."""
-        return self.root / "deployed" / sha256 / "adapter"
+    @property
+    def adapters(self) -> Path:
+        """Of what is and was deployed, each in a folder named by the digest of its GGUF, to be trained on."""
+        return self.root / "deployed"
 
     @property
     def log(self) -> Path:
-        return self.root.parent / "log.txt"
+        """Of runs that nobody watches; beside the folder, which a first run has yet to make."""
+        return self.root.parent.with_suffix(".log")
 
     @property
     def lock(self) -> Path:
@@ -179,9 +185,23 @@ class Paths:
         return self.build / "integrations"
 
     @property
+    def feedback(self) -> Path:
+        """What people left behind, and what was decided about it. Not in build/, where a clean would take it along; git ignores it."""
+        return self.root / "feedback"
+
+    @property
     def verdicts(self) -> Path:
         """What people said of answers in `doit chat`."""
-        return self.build / "feedback" / "chat.jsonl"
+        return self.feedback / "chat.jsonl"
+
+    @property
+    def decisions(self) -> Path:
+        """What was accepted and rejected in `doit feedback --review`."""
+        return self.feedback / "decisions.jsonl"
+
+    @property
+    def proposal(self) -> Path:
+        return self.build / "feedback"
 
     def captured(self, client: str) -> Path:
         """The client as it really asks; in place of specs/clients/CLIENT.yaml where it is there (see generators.specs.project)."""
@@ -207,4 +227,4 @@ class Paths:
     @property
     def held_out(self) -> Path:
         """Feedback that no sample is made of: cases for a retrained model."""
-        return self.root / "feedback" / "held_out.jsonl"
+        return self.feedback / "held_out.jsonl"

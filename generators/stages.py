@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from generators.tasks import template_files
 
 if TYPE_CHECKING:
-    from generators.paths import Paths
+    from generators.evaluate.kept import Judged
+    from generators.feedback.judging import Known
+    from generators.paths import Paths, RecipePaths
     from generators.plan import Reason, Stage, Step, Success, Work
     from generators.specs.project import Project, Spec
 
@@ -31,7 +33,9 @@ _FORMAT_OF_TEXT = ("system", "system_separator", "begin_of_sequence", "turns", "
 _CLIENT_FRAME = ("systems", "stages", "observation", "separator", "answer", "confidence")
 _CLIENT_LOOP = ("systems", "stages", "observation", "separator", "protocol", "stop", "timeout_s")
 # What may change without changing what is trained.
-_COSMETIC = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts")
+_COSMETIC = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts", "backend")
+# What is tried beside a recipe, and changes nothing of what it makes.
+_OF_TRIALS = ("sweep", "retrain")
 # What report and model card tell of the base.
 _TOLD_OF_BASE = ("description", "licence", "sources")
 # What training reads of a framed sample. Where it came from, or how long its answer may take, teaches nothing.
@@ -123,12 +127,11 @@ def plan(project: Project, paths: Paths, stages_before: Callable[[str], list[Sta
     import tempfile
 
     from generators import plan as planning
-    from generators.errors import UserError, did_you_mean, one_of
+    from generators.errors import chosen
     from generators.files import to_json
     from generators.tasks import successes
 
-    if recipe not in project.recipes:
-        raise UserError(f"no recipe {recipe!r}; there are {one_of(project.recipes)}{did_you_mean(recipe, project.recipes)}")
+    chosen(project.recipes, recipe, "recipe")
     remembered = successes(paths.build / ".doit.db")
     stages = stages_before(f"report:{recipe}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -222,8 +225,10 @@ def samples_slice(project: Project, paths: Paths, name: str) -> Slice:
     text = _template_text(paths, category["template"])
     unread = [field for field in ("description", "quality") if field not in text]
     tiers = {example.get("tier", category["tier"]) for example in category["examples"]}
+    notes = [] if "source" in text else ["source"]  # where an example came from is said to people, and by a template that asks for it
+    examples = [_without(example, *notes) for example in category["examples"]]
     return {
-        f"specs/categories/{name}.yaml": {**_without(category, *unread), **_ordered(category, "slots")},
+        f"specs/categories/{name}.yaml": {**_without(category, *unread), **_ordered(category, "slots"), "examples": examples},
         _TIERS: {"tiers": {tier: _only(project.tiers["tiers"][tier], "response_budget_s") for tier in sorted(tiers)}},
         _PROJECT: _only(project.project, "persona", "seed"),
     }
@@ -292,6 +297,7 @@ def _dataset(project: Project, paths: Paths, say: Say) -> Spec:
             say,
             classifier=project.tiers["classifier"],
             control_tokens=_control_tokens(project),
+            memory=paths.cache / "dataset.json",
         )
     except DatasetErrors as errors:
         today = current_sources(project, paths)
@@ -504,22 +510,31 @@ def train_slice(project: Project, name: str) -> Slice:
 def train(project: Project, paths: Paths, name: str) -> None:
     from generators import progress
     from generators.preflight import LARGE
-    from generators.train import train as run
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
     if project.models[recipe["base"]]["parameters"] > LARGE and not any(outputs.checkpoints.glob("step-*")):
         progress.say("preflight, before a long run:")
         preflight(project, paths, name)
+    _train(project, paths, name, outputs.frames)
+
+
+def _train(project: Project, paths: Paths, name: str, frames: Path, start: Path | None = None) -> None:
+    """frames: folder of the framed samples, which sweeps share. start: folder of an adapter that is trained on."""
+    from generators import progress
+    from generators.train import train as run
+
+    recipe, outputs = project.recipes[name], paths.recipe(name)
     with progress.training_watcher() as watcher:
         run(
             recipe,
             paths.model(recipe["base"]),
-            outputs.frames,
+            frames,
             _chat_format(project, recipe),
             project.models[recipe["base"]]["context_length"],
             project.project["seed"],
             outputs,
             watcher,
+            start,
         )
 
 
@@ -528,9 +543,22 @@ def watch(project: Project, paths: Paths, recipe: str) -> None:
     from generators import progress
     from generators import watch as watching
 
-    outputs = {name: paths.recipe(name) for name in project.recipes}
+    outputs = {name: paths.recipe(name) for name in project.recipes} | _trials_going_on(project, paths)
     runs = {name: watching.Run(each.metrics, each.training_summary, each.checkpoints) for name, each in outputs.items()}
     watching.watch(runs, recipe, progress.training_watcher, progress.say)
+
+
+def _trials_going_on(project: Project, paths: Paths) -> dict[str, RecipePaths]:
+    """Candidates and adapters of sweeps that are being trained now, named as their tasks are."""
+    from dataclasses import replace
+
+    from generators.files import is_held
+
+    made = {f"retrain:{name}": (name, paths.retrain(name).candidate) for name in project.recipes}
+    for name in project.recipes:
+        made |= {f"sweep:{name}:{folder.name}": (name, folder) for folder in sorted(paths.sweep(name).adapters.glob("*"))}
+    found = {task: replace(paths, made=folder).recipe(name) for task, (name, folder) in made.items()}
+    return {task: outputs for task, outputs in found.items() if is_held(outputs.metrics)}
 
 
 # fuse
@@ -737,14 +765,14 @@ def modelfile_text(project: Project, paths: Paths, name: str, persona: str) -> s
 def diff(project: Project, paths: Paths, recipe: str, persona: str, against: str, as_json: bool) -> None:
     """Exits with code 1 where a Modelfile differs. persona, against: empty for all personas, against what was deployed or committed."""
     from generators import diff as diffing
-    from generators.errors import EXIT_FAILED
+    from generators.errors import EXIT_FAILED, chosen
     from generators.files import to_json
 
-    recipes = [diffing.chosen(list(project.recipes), recipe, "recipe")] if recipe else list(project.recipes)
+    recipes = [chosen(project.recipes, recipe, "recipe")] if recipe else list(project.recipes)
     found = [
         _compared(project, paths, name, each, against)
         for name in recipes
-        for each in ([diffing.chosen(list(project.personas), persona, "persona")] if persona else project.recipes[name]["personas"])
+        for each in ([chosen(project.personas, persona, "persona")] if persona else project.recipes[name]["personas"])
     ]
     if as_json:
         diffing.write_plain(to_json(diffing.as_json(found), indent=2))
@@ -756,12 +784,13 @@ def diff(project: Project, paths: Paths, recipe: str, persona: str, against: str
 
 def _compared(project: Project, paths: Paths, name: str, persona: str, against: str) -> Any:
     from generators import diff as diffing
+    from generators.errors import chosen
 
     recipe = project.recipes[name]
     deployed = _deployed_as(recipe, persona)
     other = None
     if against:
-        diffing.chosen(list(project.personas), against, "persona")
+        chosen(project.personas, against, "persona")
         before: tuple[str, str] | None = (f"{name}/{against}.Modelfile", modelfile_text(project, paths, name, against))
         other = _origin(project, paths, name, against)
     else:
@@ -957,6 +986,7 @@ def report(project: Project, paths: Paths, name: str) -> None:
     from generators.report import write_report
     from generators.report.card import write_card
     from generators.report.ending import ending
+    from generators.report.variants import variants
 
     recipe = project.recipes[name]
     context = {
@@ -966,6 +996,10 @@ def report(project: Project, paths: Paths, name: str) -> None:
         "base": _only(project.models[recipe["base"]], *_TOLD_OF_BASE),
         "end_of_turn": _chat_format(project, recipe)["end_of_turn"],
         "dataset_report": paths.dataset / "report.json",
+        "variants": variants(
+            {persona: paths.modelfile(name, persona) for persona in recipe["personas"]},
+            {persona: _deployed_as(recipe, persona) for persona in recipe["personas"]},
+        ),
     }
     write_report(paths.recipe(name).root, context)
     write_card(paths.recipe(name).root, context)
@@ -992,15 +1026,59 @@ def deploy(project: Project, paths: Paths, name: str, rollback: bool) -> None:
     from generators import progress
     from generators.parity import ollama_host
 
-    recipe = project.recipes[name]
-    models = {_deployed_as(recipe, persona): paths.modelfile(name, persona) for persona in recipe["personas"]}
-    budget = project.tiers["tiers"]["low"]["response_budget_s"]
-    questions = deploying.Questions(_basic_queries(project, recipe), budget, _chat_format(project, recipe))
     if rollback:
-        deploying.roll_back(ollama_host(), list(models), questions, paths.deployments, progress.say)
+        models = [_deployed_as(project.recipes[name], persona) for persona in project.recipes[name]["personas"]]
+        deploying.roll_back(ollama_host(), models, _questions(project, name), paths.deployments, progress.say)
     else:
-        gguf = paths.recipe(name).gguf(recipe["export"]["quantisations"][0])
-        deploying.deploy(ollama_host(), models, gguf, questions, paths.deployments, {"recipe": name}, progress.say)
+        _release(project, paths, paths, name)
+
+
+def of_deployment(sha256: str, system: str) -> list[str]:
+    """What the evaluation of a deployed model is found by. sha256: of its GGUF."""
+    return ["deployed", sha256, system]
+
+
+def _release(project: Project, paths: Paths, made: Paths, name: str, judged: Judged | None = None, **facts: Any) -> None:
+    """Deploy what was built under `made`; keep its adapter, in case a retraining goes on from it, and its evaluation, for comparisons.
+
+    judged: the recipe's own by default, where it is of this GGUF. facts: for the history.
+    """
+    from generators import deploy as deploying
+    from generators import progress
+    from generators.deploy import history
+    from generators.evaluate import kept
+    from generators.files import sha256_file
+    from generators.parity import ollama_host
+    from generators.retrain import keep_adapter
+
+    recipe, outputs = project.recipes[name], made.recipe(name)
+    models = {_deployed_as(recipe, persona): made.modelfile(name, persona) for persona in recipe["personas"]}
+    gguf = outputs.gguf(recipe["export"]["quantisations"][0])
+    facts = {"recipe": name, **facts}
+    deploying.deploy(ollama_host(), models, gguf, _questions(project, name), paths.deployments, facts, progress.say)
+    first = next(iter(models))
+    there = [found.sha256 for found in (history.last(paths.deployments, first), history.before(paths.deployments, first)) if found]
+    sha256, system = sha256_file(gguf), outputs.frames / "system.txt"
+    keep_adapter(outputs.adapter, paths.retrain(name).adapters, sha256, made_from(project, made, name), there)
+    judged = judged or kept.of_recipe(outputs.evaluation)
+    if judged and judged.told["engine"]["digest"] == sha256:
+        kept.keep(paths.evaluations, of_deployment(sha256, system.read_text(encoding="utf-8").strip()), judged)
+
+
+def made_from(project: Project, made: Paths, name: str) -> str:
+    """Digest of the samples and settings that an adapter is trained from; not of an adapter that it goes on from."""
+    from generators.lock import hash_of
+
+    texts = [made.recipe(name).frames / "trained.sha256", made.model(project.recipes[name]["base"]) / "source.json"]
+    return hash_of([train_slice(project, name), [path.read_text(encoding="utf-8") if path.is_file() else "" for path in texts]])
+
+
+def _questions(project: Project, name: str) -> Any:
+    """What a model is asked before it is released."""
+    from generators import deploy as deploying
+
+    recipe, budget = project.recipes[name], project.tiers["tiers"]["low"]["response_budget_s"]
+    return deploying.Questions(_basic_queries(project, recipe), budget, _chat_format(project, recipe))
 
 
 def _basic_queries(project: Project, recipe: Spec) -> list[str]:
@@ -1037,6 +1115,46 @@ def chat(project: Project, paths: Paths, name: str) -> None:
         talk(llama, {each.persona: each for each in deployed}, project.tiers, paths.verdicts)
 
 
+def voice(project: Project, paths: Paths, name: str, audio: str, out: str, language: str, whisper: str, voices: list[str]) -> None:
+    """audio: a question in a file, empty for the microphone. out: file for the answer, empty for the loudspeaker. language: empty to find out.
+
+    Whatever is missing is told before anything is loaded that takes long.
+    """
+    import sys
+
+    from generators import progress
+    from generators import voice as talking
+    from generators.answering import opened
+    from generators.errors import UserError, chosen
+    from generators.voice.audio import Device
+    from generators.voice.ears import Whisper
+    from generators.voice.mouth import mouth
+    from generators.voice.speakable import LANGUAGES
+
+    if language:
+        chosen(LANGUAGES, language, "language")
+    if not audio and (out or not sys.stdin.isatty()):
+        raise UserError("a question comes from a file, --audio question.wav, or from the microphone, on a terminal and without --out")
+    question, answer = (paths.root / Path(each).expanduser() if each else None for each in (audio, out))
+    if question is not None and not question.is_file():
+        raise UserError(f"{question} does not exist; name a sound file with --audio")
+    if answer is not None and not answer.parent.is_dir():
+        raise UserError(f"{answer} cannot be written: there is no folder {answer.parent}")
+    needs = [*([] if audio else ["input"]), *([] if out else ["output"])]
+    device = Device(needs) if needs else None
+    recipe = project.recipes[name]
+    gguf, deployed = paths.recipe(name).gguf(recipe["export"]["quantisations"][0]), _deployed(project, paths, name)
+    speaks, ears = mouth(voices), Whisper(whisper)
+    progress.say(f"{deployed[0].name}; hears with Whisper {whisper}, speaks with {speaks.name}")
+    with opened(gguf, paths.model(recipe["base"]), _chat_format(project, recipe), deployed) as llama:
+        conversation = talking.Conversation(llama, deployed[0], speaks, progress.say)
+        if question is not None:
+            talking.answer_file(conversation, ears, question, language, answer, device, progress.say)
+        else:
+            assert device is not None
+            talking.converse(conversation, ears, device, language, progress.say)
+
+
 def serve(project: Project, paths: Paths, name: str, port: int, record: str) -> None:
     from generators import progress
     from generators.serve import serve as run
@@ -1063,6 +1181,103 @@ def capture(project: Project, paths: Paths, recording: str, client: str, force: 
     shipped = load(paths.root, keep=False, captured=False).clients
     accept = partial(load, paths.root, keep=False)
     derive(paths.root / recording if recording else None, client, shipped, paths.captured, force, accept, progress.say)
+
+
+# integrate
+
+
+def integrate(project: Project, paths: Paths, name: str, file: str, client: str, yes: bool, undo: bool) -> None:
+    """Exits with code 1 where nobody agrees to the change. file, client: empty for what the profile says, and for the only client."""
+    import shlex
+    import sys
+
+    from generators import integrate as integrating
+    from generators import progress
+    from generators.parity import ollama_host
+
+    recipe = project.recipes[name]
+    model, most = recipe["deploy"]["name"], max(tier["iterations"][1] for tier in project.tiers["tiers"].values())
+    chosen = integrating.client_to_configure(project.clients, client)
+    profile = project.clients[chosen]
+    words = ["doit", f"integrate:{name}", *(["--file", file] if file else []), *(["--client", client] if client else [])]
+    on = shlex.join([*words, *(["--undo"] if undo else []), "--yes"])
+    aim = integrating.target(profile, file, paths.root, model, most, paths.integrations / chosen, on)
+    agree = (lambda _: True) if yes else integrating.asked_on_terminal if sys.stdin.isatty() else None
+    if undo:
+        integrating.undo(aim, agree, progress.say)
+        return
+    integrating.integrate(chosen, aim, agree, progress.say)
+    query = integrating.Query(_basic_queries(project, recipe)[0], model, f"doit deploy:{name}")
+    integrating.smoke_test(profile, chosen, aim, query, ollama_host(), progress.say)
+
+
+# feedback
+
+
+def feedback(project: Project, paths: Paths, sources: list[str], review: bool) -> None:
+    from generators import feedback as learning
+    from generators import progress
+    from generators.evaluate.asking import split_marker
+    from generators.feedback import terminal
+    from generators.specs.project import load
+
+    learning.feedback(
+        learning.Places(paths.root, paths.feedback, paths.decisions, paths.held_out, paths.proposal),
+        terminal.places_of(sources, paths.root),
+        partial(_known, project, paths),
+        learning.Rules(
+            frozenset(_control_tokens(project)),
+            lambda answer: split_marker(answer, project.tiers)[1],
+            partial(_missed_gates, {}),
+            partial(load, paths.root, keep=False),
+        ),
+        terminal.person() if review else None,
+        progress.say,
+    )
+
+
+def _known(project: Project, paths: Paths) -> Known:
+    """What feedback is compared with, from the specs of now and not from what was built of them."""
+    import tempfile
+
+    from generators.dataset.build import limits_of
+    from generators.dataset.entries import read
+    from generators.dataset.quality import queries_of
+    from generators.feedback.judging import Known
+    from generators.paths import Paths
+
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Paths(Path(folder))
+        scratch.templates.symlink_to(paths.templates.resolve())
+        for name in project.categories:
+            samples(project, scratch, name)
+        entries = [entry for entry, _ in read([scratch.samples(name) for name in project.categories])]
+    persona = project.project["persona"]
+    return Known(
+        project.categories,
+        project.tiers,
+        entries,
+        queries_of(project.suites, project.case_lines),
+        limits_of(project.project, project.categories, project.personas, _control_tokens(project)),
+        persona,
+        (persona, *(recipe["deploy"]["name"] for recipe in project.recipes.values())),
+    )
+
+
+def _missed_gates(seen: Any, root: Path) -> list[str]:
+    """What the specs under `root` miss of the dataset's gates, a line each. seen: files that were loaded before."""
+    from generators.dataset import DatasetErrors
+    from generators.paths import Paths
+    from generators.specs.project import load
+
+    project, paths = load(root, keep=False, seen=seen), Paths(root)
+    for name in project.categories:
+        samples(project, paths, name)
+    try:
+        _dataset(project, paths, _ignore)
+    except DatasetErrors as errors:
+        return [str(violation) for violation in errors.violations]
+    return []
 
 
 # lock and verify
@@ -1094,7 +1309,7 @@ def lock_slice(project: Project, name: str) -> Slice:
     return {
         _PROJECT: project.project,
         _TIERS: project.tiers,
-        _recipe_file(name): recipe,
+        _recipe_file(name): _without(recipe, *_OF_TRIALS),
         f"specs/models/{recipe['base']}.yaml": model,
         f"specs/chat_formats/{model['chat_format']}.yaml": project.chat_formats[model["chat_format"]],
         **{f"specs/categories/{each}.yaml": category for each, category in project.categories.items()},
@@ -1117,7 +1332,7 @@ def _files_of(project: Project, paths: Paths, name: str, program: bool = True) -
         "modelfiles": [paths.modelfile(name, persona) for persona in recipe["personas"]],
     }
     return {
-        "templates": sorted(paths.templates.rglob("*.j2")),
+        "templates": sorted(path for path in paths.templates.rglob("*.j2") if path.parent.name != "docs"),
         "generators": sorted(Path(__file__).parent.rglob("*.py")) if program else [],
         "samples": [paths.samples(category) for category in project.categories],
         **named,
@@ -1129,7 +1344,7 @@ def verify(project: Project, paths: Paths, name: str) -> None:
     import tempfile
 
     from generators import progress
-    from generators.diff import chosen
+    from generators.errors import chosen
     from generators.verify import verify as examine
 
     chosen(list(project.recipes), name, "recipe")
@@ -1153,6 +1368,19 @@ def verify(project: Project, paths: Paths, name: str) -> None:
     progress.say(f"{name} is what the specs give, and what its lock says")
 
 
+# new-persona
+
+
+def new_persona(project: Project, paths: Paths, name: str, into: str) -> None:
+    """into: empty for a folder of that name beside this project's."""
+    from generators import progress
+    from generators.new_persona import new_persona as make
+
+    base = project.recipes[project.project["default_recipe"]]["base"]
+    folder = Path(into).expanduser() if into else Path("..") / (name or "persona")
+    make(name, paths.root / folder, paths.root, base, project.models[base], progress.say)
+
+
 # schemas
 
 
@@ -1163,3 +1391,32 @@ def schemas(paths: Paths) -> None:
     written = json_schema.write_schemas(paths.root / json_schema.FOLDER)
     reference.write_reference(paths.root / "docs" / "specs.md")
     progress.say(f"{len(written)} schemas in {json_schema.FOLDER}/, and docs/specs.md")
+
+
+# docs
+
+
+def docs(project: Project, paths: Paths, figures: bool, terminal: bool) -> None:
+    from generators import docs as documents
+    from generators import progress
+    from generators.docs import figures as snapshot
+    from generators.docs.terminal import capture as typed
+    from generators.docs.work import tokens_of_training
+
+    name = project.project["default_recipe"]
+    recipe, outputs = project.recipes[name], paths.recipe(name)
+    if figures:
+        model = project.models[recipe["base"]]
+        count = partial(
+            tokens_of_training,
+            outputs.frames / "train.jsonl",
+            paths.model(recipe["base"]),
+            _chat_format(project, recipe),
+            recipe,
+            model["context_length"],
+            project.project["seed"],
+        )
+        snapshot.write_figures(paths.root.resolve(), name, recipe["base"], count, progress.say)
+    if terminal:
+        snapshot.put_terminal(paths.root.resolve(), typed(paths.root.resolve(), progress.say))
+    documents.write_docs(paths.root, project, progress.say)

@@ -21,13 +21,13 @@ from doit.dependency import SqliteDB
 from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
 from doit.reporter import ConsoleReporter
 
-from generators.errors import EXIT_FAILED, EXIT_GATE, SpecErrors, UserError
+from generators.errors import EXIT_FAILED, EXIT_GATE, SpecErrors, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from generators.plan import Stage, Success
 
 Task = dict[str, Any]
-_PACKAGE = Path("generators")
+_PACKAGE = Path("generators")  # where a project has the program in its own folder; else it is the one that is installed
 EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 _INTERRUPTED = "interrupted; what was finished is kept, and the next doit goes on"
 
@@ -110,8 +110,9 @@ def task(
 def source_files(modules: tuple[str, ...]) -> list[Path]:
     """`samples` is every module of that sub-package and of those in it, `templates.py` is one module."""
     found: list[Path] = []
+    package = _PACKAGE if _PACKAGE.is_dir() else Path(__file__).parent
     for module in modules:
-        path = _PACKAGE / module
+        path = package / module
         if path.suffix == ".py":
             found.append(path)
         else:
@@ -335,6 +336,7 @@ class Loader(DodoTaskLoader):
 
     def load_tasks(self, cmd: Any, pos_args: Any) -> Any:
         tasks = tasks_of(self.namespace)
+        _check_words(pos_args or [], tasks)
         for group in tasks:
             meant = [f"{group.name}:{name}" for name in self.namespace.get("DEFAULTS", ()) if f"{group.name}:{name}" in group.task_dep]
             if group.has_subtask and meant:
@@ -343,6 +345,19 @@ class Loader(DodoTaskLoader):
             if (group.meta or {}).get("alone") in (pos_args or ()):
                 group.task_dep = []
         return tasks
+
+
+def _check_words(words: list[str], tasks: list[Any]) -> None:
+    """Each word up to the first option is a task or a target (`doit` says of others only that they are none). Raises InvalidDodoFile, which
+    ends doit with exit code 3."""
+    names = [task.name for task in tasks]
+    known = {*names, *(target for task in tasks for target in task.targets)}
+    for word in words:
+        if word.startswith("-"):
+            return
+        if word not in known and "=" not in word and not set(word) & set("*?["):
+            likely = [name for name in names if (":" in name) == (":" in word)]
+            raise InvalidDodoFile(f"no task {word!r}{did_you_mean(word, likely)} (doit list --all shows them)")
 
 
 def _name_recipe(words: list[str] | None, stage: str, meant: str) -> None:

@@ -228,12 +228,20 @@ def test_verdicts_are_lines_for_the_feedback(llama: Llama, tmp_path: Path) -> No
     _, screen = talk(llama, feedback, "/good", "naber", "/good", "/persona casual", "/bad", "ya", "/better", "/better Sor kanka.")
     rows = [json.loads(line) for line in feedback.read_text(encoding="utf-8").splitlines()]
     assert screen.notes[0] == "nothing was answered yet" and "write the right answer behind it: /better TEXT" in screen.notes
+    first = {"query": "naber", "answer": ANSWER, "conversation": [], "persona": "jessy", "model": "tiny"}
+    after = {"query": "ya", "answer": ANSWER, "conversation": [user("naber"), assistant(ANSWER)], "persona": "casual", "model": "tiny-casual"}
     assert [{key: value for key, value in row.items() if key != "time"} for row in rows] == [
-        {"query": "naber", "answer": ANSWER, "verdict": "good", "correction": None, "persona": "jessy"},
-        {"query": "naber", "answer": ANSWER, "verdict": "bad", "correction": None, "persona": "jessy"},
-        {"query": "ya", "answer": ANSWER, "verdict": "better", "correction": "Sor kanka.", "persona": "casual"},
+        first | {"verdict": "good", "correction": None},
+        first | {"verdict": "bad", "correction": None},
+        after | {"verdict": "better", "correction": "Sor kanka."},
     ]
     assert all(row["time"].endswith("+00:00") for row in rows)
+
+
+def test_a_verdict_that_cannot_be_kept_is_told_and_the_conversation_goes_on(llama: Llama, tmp_path: Path) -> None:
+    (tmp_path / "feedback").write_text("a file stands in the way")
+    conversation, screen = talk(llama, tmp_path / "feedback" / "chat.jsonl", "naber", "/good", "ya")
+    assert "cannot be kept in" in screen.notes[1] and len(conversation.turns) == 4
 
 
 def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(llama: Llama, tmp_path: Path) -> None:
@@ -290,7 +298,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pipe_is_one_query_a_line(project: Path) -> None:
     code, said = doit(project, "chat:tiny", typed="naber\n/persona casual\nya\n/better Sor kanka.\n")
     assert code == 0 and said.count(ANSWER) == 2 and said.count(" tokens\n") == 2, said
-    row = json.loads((project / "build" / "feedback" / "chat.jsonl").read_text(encoding="utf-8"))
+    row = json.loads((project / "feedback" / "chat.jsonl").read_text(encoding="utf-8"))
+    assert (project / "feedback" / ".gitignore").read_text() == "*\n", "git leaves it alone"
     assert (row["query"], row["correction"], row["persona"]) == ("ya", "Sor kanka.", "casual")
 
 

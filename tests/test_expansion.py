@@ -13,7 +13,7 @@ from golden_files import golden
 
 from generators.dataset import build
 from generators.files import write_jsonl
-from generators.samples.expand import expand, possible, prepare_example
+from generators.samples.expand import expand, prepare_example, survey
 from generators.samples.render import render_samples
 from generators.specs.project import Project, load
 from generators.turkish import fold
@@ -54,7 +54,7 @@ def test_the_recipe_expands_to_a_hundred_thousand_samples(project: Project) -> N
     assert list(project.recipes) == [RECIPE] == [project.project["default_recipe"]]
     assert sum(category["count"] for category in project.categories.values()) == 100_000
     assert sum(len(category["examples"]) for category in project.categories.values()) < 30
-    assert all(possible(category) > category["count"] for category in project.categories.values())
+    assert all(survey(category).possible > category["count"] for category in project.categories.values())
 
 
 def test_none_of_them_comes_twice(project: Project) -> None:

@@ -386,6 +386,6 @@ def test_planning_leaves_no_file_in_a_fresh_project(tmp_path: Path) -> None:
 def test_a_recipe_that_is_none_is_one_clear_line_and_changes_no_file_either(project: Path) -> None:
     before = state(project)
     finished = in_a_process(project, "plan", "--recipe", "jesy-mini")
-    assert finished.returncode == 1
-    assert finished.stdout == "ERROR: plan: no recipe 'jesy-mini'; there are jessy-mini, jessy-v2; did you mean 'jessy-mini'?\n"
+    assert finished.returncode == 3
+    assert finished.stderr == "ERROR: no recipe 'jesy-mini'; there are jessy-mini, jessy-v2; did you mean 'jessy-mini'?\n"
     assert state(project) == before

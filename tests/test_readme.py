@@ -16,10 +16,13 @@ INSTALLS = {"pip install -e '.[embedded]' && doit", "pip install -e '.[test]' &&
 ENDS: dict[str, tuple[int, str]] = {
     "doit diff": (1, "jessy.Modelfile"),  # all of them are new, and a difference is the exit code 1
     "doit deploy": (1, "Ollama"),  # none answers where tests run
+    "doit integrate --file ../jessy": (1, "jessy does not exist"),
+    "doit sweep:jessy-mini": (1, "declares no sweep"),  # training its points has a test of its own: test_sweep.py
+    "doit voice --audio question.wav --out answer.wav": (1, "question.wav does not exist"),
     "doit chat": (0, ""),  # its standard input ends at once
 }
-# These run until they are stopped, or want a recording, and have tests of their own: test_serve.py, test_watch.py
-LONG = {"doit serve", "doit watch"}
+# These run until they are stopped, want a recording, or train, and have tests of their own: test_serve.py, test_watch.py, test_retrain.py
+LONG = {"doit serve", "doit watch", "doit retrain"}
 
 
 def blocks(language: str) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from generators.errors import SpecErrors, UserError
 from generators.files import to_json
-from generators.samples.expand import expand, possible, prepare_example, problems_of_slots
+from generators.samples.expand import expand, prepare_example, survey
 from generators.samples.render import render_samples, write_samples
 from generators.samples.spelling import effective, respell
 
@@ -192,12 +192,12 @@ def test_slots_fill_question_and_answer_alike_with_turkish_suffixes() -> None:
 
 
 def test_possible_counts_only_the_slots_that_an_example_uses() -> None:
-    assert possible(slotted(1)) == 3 * 2 + 1
+    assert survey(slotted(1)).possible == 3 * 2 + 1
 
 
 def test_a_name_that_begins_another_is_not_taken_for_it() -> None:
     spec = category({"user": "{{ slots.city_name }}", "jessy": "Evet."}, slots={"city": ["a", "b"], "city_name": ["c", "d", "e"]})
-    assert possible(spec) == 3
+    assert survey(spec).possible == 3
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 7])
@@ -262,8 +262,8 @@ def test_a_text_that_cannot_be_filled_is_reported_with_its_example(text: str, me
 def test_every_example_with_a_slot_that_is_not_there_is_found_before_rendering() -> None:
     wrong = {"user": "{{ slots.cty }}", "jessy": "Evet."}
     spec = category(wrong, PAIR, wrong, slots={"city": ["Ankara"]})
-    assert [index for index, _ in problems_of_slots(spec)] == [0, 2]
-    assert possible(spec) == 3
+    assert [index for index, _ in survey(spec).problems] == [0, 2]
+    assert survey(spec).possible == 3
 
 
 # --- spelling ---------------------------------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def test_the_share_of_respelt_samples_is_met() -> None:
 def test_spellings_are_samples_of_their_own_when_more_are_asked_for() -> None:
     spelling = {"share": 0.5, "variants": ["lower", "ascii", "lower+ascii"]}
     spec = category({"user": "Şu mu?", "jessy": "Evet."}, spelling=spelling, count=4)
-    assert possible(spec) == 4
+    assert survey(spec).possible == 4
     assert sorted(questions(spec)) == sorted(["Şu mu?", "şu mu?", "Su mu?", "su mu?"])
 
 

@@ -196,7 +196,8 @@ def test_an_interrupt_before_any_task_is_one_line_too(built: Path, tmp_path: Pat
 
 
 def order_of_creators(root: Path) -> list[str]:
-    return re.findall(r"^def task_(\w+)", (root / "dodo.py").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(r"^def task_(\w+)", (root / "dodo.py").read_text(encoding="utf-8"), re.MULTILINE)
+    return [name[:1] + name[1:].replace("_", "-") for name in found]
 
 
 def test_the_list_of_tasks_is_a_table_of_contents_in_build_order(built: Path) -> None:
@@ -373,3 +374,13 @@ def test_doit_in_this_process_and_in_one_of_its_own_agree(built: Path) -> None:
     """The other tests of the build run doit in their own process."""
     assert doit(built, "run", f"report:{RECIPE}")[:2] == (0, [])
     assert run(built, f"report:{RECIPE}")[:2] == (0, "Nothing to do: everything is up to date.\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("samles", "'samples'"), ("samples:turkish/slan", "'samples:turkish/slang'"), (f"train:{RECIPE}i", f"'train:{RECIPE}'")],
+)
+def test_a_task_that_does_not_exist_is_answered_with_the_one_that_was_meant(built: Path, word: str, meant: str) -> None:
+    code, _, errors = run(built, word)
+    assert code == 3
+    assert f"no task {word!r}; did you mean {meant}? (doit list --all shows them)" in errors and "Traceback" not in errors

@@ -55,18 +55,27 @@ def random_rows(count: int, vocabulary: int, seed: int = 0, prefixes: tuple[int,
     return rows
 
 
-def tiny_job(model_folder: Path, target: Path, settings: dict[str, Any] | None = None, seed: int = 3, stamp: str = "same") -> loop.Job:
-    """A run of 14 rows in 8 steps over the tiny model in `model_folder`, writing below `target`."""
+def tiny_job(
+    model_folder: Path,
+    target: Path,
+    settings: dict[str, Any] | None = None,
+    seed: int = 3,
+    stamp: str = "same",
+    lora_block: dict[str, Any] | None = None,
+    bits: int | None = None,
+) -> loop.Job:
+    """A run of 14 rows in 8 steps over the tiny model in `model_folder`, writing below `target`. settings, lora_block: over what stands
+    above. bits: of the base."""
     from generators.train import load_model
 
-    model = load_model(model_folder)
-    lora.attach(model, LORA, seed)
+    model, block = load_model(model_folder, bits), LORA | (lora_block or {})
+    lora.attach(model, block, seed)
     vocabulary = model.args.vocab_size
     return loop.Job(
         model=model,
         base=model_folder.name,
-        lora=LORA,
-        settings=SETTINGS | (settings or {}),
+        lora=block,
+        settings=SETTINGS | {"base_bits": bits} | (settings or {}),
         each_epoch="one",
         train=random_rows(14, vocabulary, seed),
         valid=random_rows(5, vocabulary, seed + 1),

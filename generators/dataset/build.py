@@ -44,7 +44,7 @@ def build(
     verdicts on single samples are kept for the next run.
     Raises DatasetErrors with every violation; then `target` holds what it held before, and the report in report.rejected.json.
     """
-    limits = _limits(project, categories, personas, control_tokens)
+    limits = limits_of(project, categories, personas, control_tokens)
     with Memory(memory, _basis(limits, classifier)) as remember:
         entries, figures, violations = _read(sample_files, limits, remember)
         agreement = classifier_figures(entries, classifier, remember) if classifier is not None else None
@@ -71,7 +71,7 @@ def build(
     return made
 
 
-def _limits(project: Spec, categories: dict[str, Spec], personas: dict[str, Spec], control_tokens: Collection[str]) -> Limits:
+def limits_of(project: Spec, categories: dict[str, Spec], personas: dict[str, Spec], control_tokens: Collection[str]) -> Limits:
     return Limits(
         quality=project["quality"],
         balance=project["dataset"]["balance"],

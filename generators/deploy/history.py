@@ -61,6 +61,11 @@ def _read(folder: Path) -> Deployment:
         raise UserError(f"{folder / RECORD} is damaged ({error!r}); delete {folder} and deploy again") from error
 
 
+def models(root: Path) -> list[str]:
+    """Names of the models that were ever deployed."""
+    return sorted(path.name for path in root.glob("*") if path.is_dir() and path.name != _GGUFS)
+
+
 def last(root: Path, model: str) -> Deployment | None:
     found = all_of(root, model)
     return found[-1] if found else None
@@ -118,8 +123,7 @@ def keep_gguf(root: Path, gguf: Path, sha256: str) -> None:
 
 def forget_ggufs(root: Path) -> list[Path]:
     """Delete those that are neither deployed now nor what a rollback would bring back; return them."""
-    models = [path.name for path in root.iterdir() if path.is_dir() and path.name != _GGUFS]
-    wanted = {kept_gguf(root, found.sha256) for model in models for found in (last(root, model), before(root, model)) if found}
+    wanted = {kept_gguf(root, found.sha256) for model in models(root) for found in (last(root, model), before(root, model)) if found}
     gone = [path for path in sorted((root / _GGUFS).glob("*.gguf")) if path not in wanted]
     for path in gone:
         path.unlink()

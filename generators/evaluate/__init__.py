@@ -4,25 +4,27 @@
 `scores.json`. Every suite is asked in every framing of the recipe: under the persona's SYSTEM, with none, through a client's whole loop;
 the suite `iterations` also under the iteration directive. The base is asked with and without the persona's SYSTEM in any case.
 Simple queries are measured first, one at a time on a warm engine; the rest is answered side by side and gives no times.
+`examine` asks one model alone.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from generators.errors import GateMissed, UserError
 from generators.evaluate import scores
 from generators.evaluate.asking import Answer, Cache, Frames, ask_all, ask_alone
-from generators.evaluate.cases import PLAIN_FRAMINGS, Query, Suites, queries
+from generators.evaluate.cases import HALVES, PLAIN_FRAMINGS, Query, Suites, queries
 from generators.evaluate.engines import Engine, MlxEngine, Sampling, llama
 from generators.evaluate.rows import row
 from generators.evaluate.scores import Row
 from generators.evaluate.trace import Trace
-from generators.files import human_seconds, read_json, read_jsonl, write_json, write_jsonl
+from generators.files import human_seconds, read_json, read_jsonl, sha256_file, sha256_text, to_json, write_json, write_jsonl
 from generators.modelfile import system_prompt
 
 Spec = dict[str, Any]
@@ -34,6 +36,67 @@ _SHOWCASE = "sana bisi sorucam"  # what the project started with; its row comes 
 _MEASURED = {"base": (2, 1), "tuned": (12, 6)}
 _DEPLOYED = ("top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
 _TEMPLATES = Path(__file__).parents[2] / "templates"
+
+
+@dataclass(frozen=True)
+class Exam:
+    """All of an evaluation but the model: what is asked, in which frames, and by what the answers are judged.
+
+    suites, clients: by name, at least those that the recipe names. tiers, project: the whole files. system: the persona's prompt, or the
+    one that a model was deployed with. half: `dev` or `test` cases only.
+    """
+
+    recipe: Spec
+    suites: Suites
+    persona: Spec
+    system: str
+    clients: dict[str, Spec]
+    tiers: Spec
+    chat_format: Spec
+    project: Spec
+    half: str | None = None
+
+    @property
+    def wanted(self) -> Suites:
+        """The suites that the recipe asks."""
+        return {suite: self.suites[suite] for suite in self.recipe["evaluation"]["suites"] or self.suites}
+
+    @property
+    def frames(self) -> Frames:
+        return Frames(self.system, {framing: self.clients[framing] for framing in _clients_of(self.recipe)}, self.tiers)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Greedy says the same twice; above temperature 0 the limits of the deployed persona count."""
+        settings = self.recipe["evaluation"]
+        deployed = self.persona.get("parameters", {}) if settings["temperature"] > 0 else {}
+        extra = tuple((key, float(deployed[key])) for key in _DEPLOYED if key in deployed)
+        return Sampling(settings["max_tokens"], float(settings["temperature"]), self.project["seed"] % 2**31, extra)
+
+    def queries(self, side: str) -> list[Query]:
+        """Raises UserError where there is none."""
+        asked = list(queries(self.wanted, _framings(self.recipe, self.wanted, side), _repeats(self.recipe), self.half))
+        if not asked:
+            where = f" in the half {self.half}" if self.half else ""
+            raise UserError(f"the suites have no case to ask{where}; add cases to specs/evals/")
+        return asked
+
+    def row(self, query: Query, answer: Answer) -> Row:
+        forbidden, control = tuple(self.project["quality"]["forbidden"]), tuple(self.chat_format["control_tokens"])
+        return row(query, answer, self.persona, forbidden, control, self.frames)
+
+    @property
+    def key(self) -> str:
+        """Digest of all of it, and of the code that judges: while it stays, so do the rows of a model."""
+        suites = {name: {key: value for key, value in suite.items() if key != "description"} for name, suite in self.wanted.items()}
+        judged_by = {
+            "personas": [self.persona.get(key) for key in ("opinion_markers", "principles")],
+            "forbidden": self.project["quality"]["forbidden"],
+            "evaluation": self.recipe["evaluation"],
+            "clients": self.frames.clients,
+        }
+        decides = [suites, judged_by, self.system, self.sampling.key(), self.tiers, self.chat_format, self.half]
+        return sha256_text(to_json(decides) + "".join(map(sha256_file, sorted(Path(__file__).parent.glob("*.py")))))
 
 
 def evaluate(
@@ -64,28 +127,18 @@ def evaluate(
     Raises UserError when an engine cannot run.
     """
     persona = personas[recipe["personas"][0]]
-    wanted = _suites_of(recipe, suites)
-    frames = Frames(system_prompt(persona, templates), {framing: clients[framing] for framing in _clients_of(recipe)}, tiers)
-    sampling = _sampling(recipe, persona, project)
-    judge = _Judge(persona, project, chat_format, frames)
+    exam = Exam(recipe, suites, persona, system_prompt(persona, templates), clients, tiers, chat_format, project, half)
     rows: dict[str, list[Row]] = {}
     engines: dict[str, Spec] = {}
     opened = {"base": _open_base(base, chat_format, slots, threads), "tuned": llama(tuned, base, chat_format, slots, threads=threads)}
     for side, opening in opened.items():
-        asked = list(queries(wanted, _framings(recipe, wanted, side), _repeats(recipe), half))
-        if not asked:
-            raise UserError(f"the suites have no case to ask{f' in the half {half}' if half else ''}; add cases to specs/evals/")
-        with opening as engine:
-            report(f"{side}: {engine.name}, {len(asked)} queries, loaded in {human_seconds(engine.load_seconds)}")
-            answered = _answers(asked, engine, frames, sampling, cache or target / "answers", side, _framing(recipe))
-            rows[side] = [judge.row(query, answer) for query, answer in answered]
-            engines[side] = _told(engine)
+        rows[side], engines[side] = _sit(exam, side, opening, cache or target / "answers", report)
     if train_samples.is_file():
         _add_traces(rows["tuned"], Trace(read_jsonl(train_samples)))
     found = summarise(rows["base"], rows["tuned"], recipe, name, project["seed"])
-    found |= {"engines": engines, "half": half, "sampling": sampling.key(), "machine": _machine()}
+    found |= {"engines": engines, "half": half, "sampling": exam.sampling.key(), "machine": _machine()}
     if settings := recipe["evaluation"].get("judge"):
-        found["judge"] = _hear_judge(settings, rows, _framing(recipe), frames.system, templates, project["seed"])
+        found["judge"] = _hear_judge(settings, rows, _framing(recipe), exam.system, templates, project["seed"])
     if previous := _previous(target, found, rows["tuned"]):
         found["previous"] = previous
     write_jsonl(target / "base.jsonl", rows["base"])
@@ -93,6 +146,40 @@ def evaluate(
     write_json(target / "scores.json", found)
     report(_verdict(found["gates"]))
     return found
+
+
+def examine(
+    exam: Exam,
+    model: Path,
+    gguf: Path,
+    train_samples: Path,
+    cache: Path,
+    report: Report,
+    *,
+    measure: bool = True,
+    slots: int = SLOTS,
+    threads: int | None = None,
+) -> tuple[list[Row], Spec]:
+    """The rows of one model, as `evaluate` has them of the tuned one, and what they were made with: {engine, half, sampling, machine}.
+
+    model: directory of the tokenizer. measure: ask simple queries alone as well, for their times. Raises UserError as `evaluate` does.
+    """
+    rows, engine = _sit(exam, "tuned", llama(gguf, model, exam.chat_format, slots, threads=threads), cache, report, measure)
+    if train_samples.is_file():
+        _add_traces(rows, Trace(read_jsonl(train_samples)))
+    return rows, {"engine": engine, "half": exam.half, "sampling": exam.sampling.key(), "machine": _machine()}
+
+
+def _sit(
+    exam: Exam, side: str, opening: AbstractContextManager[Engine], cache: Path, report: Report, measure: bool = True
+) -> tuple[list[Row], Spec]:
+    """One model takes the exam. Returns its rows and what is told of its engine."""
+    asked = exam.queries(side)
+    with opening as engine:
+        report(f"{side}: {engine.name}, {len(asked)} queries, loaded in {human_seconds(engine.load_seconds)}")
+        measured = _measured(asked, side, _framing(exam.recipe)) if measure else []
+        answered = _answers(asked, measured, engine, exam.frames, exam.sampling, cache, side)
+        return [exam.row(query, answer) for query, answer in answered], _told(engine)
 
 
 def summarise(base: list[Row], tuned: list[Row], recipe: Spec, name: str, seed: int) -> dict[str, Any]:
@@ -111,6 +198,7 @@ def summarise(base: list[Row], tuned: list[Row], recipe: Spec, name: str, seed: 
             line | {"suite": suite} for suite in suites for seen in framings if (line := _compared(sides, seed, suite=suite, framing=seen))
         ],
         "overall": [line for seen in framings if (line := _compared(sides, seed, framing=seen))],
+        "halves": [line for half in HALVES if (line := _compared(sides, seed, framing=framing, half=half))],
         "iterations": {side: scores.efficiency(rows, seed) for side, rows in sides.items()},
         "unlike_generic": {side: _unlike_generic(rows, framing, seed) for side, rows in sides.items()},
         "latency": {side: _latencies(rows) for side, rows in sides.items()},
@@ -150,11 +238,6 @@ def _verdict(gates: list[dict[str, Any]]) -> str:
 # --- what is asked ----------------------------------------------------------------------------------------------------------------
 
 
-def _suites_of(recipe: Spec, suites: Suites) -> Suites:
-    chosen = recipe["evaluation"]["suites"] or list(suites)
-    return {suite: suites[suite] for suite in chosen}
-
-
 def _framing(recipe: Spec) -> str:
     """The first framing: the one that the gates judge."""
     return str(recipe["evaluation"]["framings"][0])
@@ -174,14 +257,6 @@ def _repeats(recipe: Spec) -> int:
     return int(recipe["evaluation"]["repeats"]) if recipe["evaluation"]["temperature"] > 0 else 1
 
 
-def _sampling(recipe: Spec, persona: Spec, project: Spec) -> Sampling:
-    """Greedy says the same twice; above temperature 0 the limits of the deployed persona count."""
-    settings = recipe["evaluation"]
-    deployed = persona.get("parameters", {}) if settings["temperature"] > 0 else {}
-    extra = tuple((key, float(deployed[key])) for key in _DEPLOYED if key in deployed)
-    return Sampling(settings["max_tokens"], float(settings["temperature"]), project["seed"] % 2**31, extra)
-
-
 @contextmanager
 def _open_base(base: Path, chat_format: Spec, slots: int, threads: int | None) -> Iterator[Engine]:
     """The GGUF that the base came from, in the same engine as the tuned one; without it, the directory's weights in MLX."""
@@ -194,12 +269,11 @@ def _open_base(base: Path, chat_format: Spec, slots: int, threads: int | None) -
 
 
 def _answers(
-    asked: list[Query], engine: Engine, frames: Frames, sampling: Sampling, cache: Path, side: str, first: str
+    asked: list[Query], measured: list[Query], engine: Engine, frames: Frames, sampling: Sampling, cache: Path, side: str
 ) -> Iterator[tuple[Query, Answer]]:
-    """In the order of `asked`, whichever way each was answered."""
+    """In the order of `asked`, whichever way each was answered. measured: those that are asked alone."""
     from generators.progress import bar
 
-    measured = _measured(asked, side, first)
     found: dict[Query, Answer] = {}
     with bar(f"{side}: simple queries, one at a time", len(measured)) as advance:
         for query, answer in ask_alone(measured, engine, frames, sampling):
@@ -221,18 +295,6 @@ def _measured(asked: list[Query], side: str, first: str) -> list[Query]:
         rest = simple[1:]
         found += simple[:1] + [rest[index * len(rest) // (count - 1)] for index in range(count - 1)]
     return found
-
-
-class _Judge:
-    """What every row is judged with."""
-
-    def __init__(self, persona: Spec, project: Spec, chat_format: Spec, frames: Frames):
-        self._persona, self._frames = persona, frames
-        self._forbidden = tuple(project["quality"]["forbidden"])
-        self._control = tuple(chat_format["control_tokens"])
-
-    def row(self, query: Query, answer: Answer) -> Row:
-        return row(query, answer, self._persona, self._forbidden, self._control, self._frames)
 
 
 def _add_traces(rows: Iterable[Row], trace: Trace) -> None:

@@ -12,6 +12,7 @@ from generators.framing import directive_system
 
 Suites = dict[str, dict[str, Any]]
 PLAIN_FRAMINGS = ("persona", "none", "directive")  # any other framing is the name of a client
+HALVES = ("dev", "test")  # recipes are tuned on the one and told by the other
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def _inherited_reasons(stage: Stage, past: Success | None, disk: _Disk) -> Itera
 
 
 def _kind_of_file(file: str) -> str:
-    return TEMPLATE if file.startswith("templates/") else SOURCE if file.startswith("generators/") else INPUT
+    return TEMPLATE if file.startswith("templates/") else SOURCE if "generators" in Path(file).parts[:-1] else INPUT
 
 
 def touched(root: Path, steps: Sequence[Step], successes: Mapping[str, Success]) -> list[str]:

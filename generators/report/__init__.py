@@ -19,7 +19,9 @@ def write_report(recipe_dir: Path, context: dict[str, Any], templates: Path = _T
     """Write `recipe_dir`/report.html and report.md from the files in and below `recipe_dir`.
 
     context, all of it optional: `name`, `recipe` (its spec), `base` (the model's spec), `project` (its spec), `dataset_report` (path),
-    `environment` ({what: value}), `changes` (lines: what changed since the last build).
+    `environment` ({what: value}), `variants` (rows, see `generators.report.variants`), `changes` (lines: what changed since the last
+    build), `sides` (what base and tuned are called, where the report is of two others), `about` (what is told first: title, lead, lines,
+    rows of a table, and a pill of text and good).
     """
     shown = view(gather(recipe_dir, context))
     write_text(recipe_dir / "report.html", _render(templates, "reports/report.html.j2", shown, escape=True))

@@ -26,7 +26,6 @@ class Material:
     export: Row | None = None
     quantisations: Row | None = None
     ledger: Any = None
-    variants: Any = None
     parity: Any = None
     lock: Row | None = None
 
@@ -46,7 +45,6 @@ def gather(recipe_dir: Path, context: dict[str, Any]) -> Material:
         export=_json(recipe_dir / "export.json"),
         quantisations=_json(recipe_dir / "quantisations.json"),
         ledger=_json(recipe_dir / "ledger.json"),
-        variants=_json(recipe_dir / "variants.json"),
         parity=_json(recipe_dir / "parity.json"),
         lock=_json(recipe_dir / "lock.json"),
     )

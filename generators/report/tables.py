@@ -50,15 +50,15 @@ def _settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in plain)
 
 
-def environment(material: Material) -> list[tuple[str, str]]:
-    """What the figures were made with: machine, engines, sampling, hashes."""
+def environment(material: Material, sides: dict[str, str]) -> list[tuple[str, str]]:
+    """What the figures were made with: machine, engines, sampling, hashes. sides: what base and tuned are called."""
     scores, context = material.scores or {}, material.context
     found: list[tuple[str, str]] = []
     machine = scores.get("machine")
     if machine:
         found.append(("Evaluated on", f"{machine['system']}, {machine['cores']} cores, Python {machine['python']}"))
     for side, engine in scores.get("engines", {}).items():
-        found.append((side.capitalize(), f"{engine['name']}, {engine['slots']} slots, sha256 {engine['digest'][:16]}…"))
+        found.append((sides[side], f"{engine['name']}, {engine['slots']} slots, sha256 {engine['digest'][:16]}…"))
     if scores.get("sampling"):
         found.append(("Sampling", ", ".join(f"{name} {value:g}" for name, value in scores["sampling"].items())))
     for key, name in (("lora", "LoRA"), ("training", "Training")):

@@ -21,13 +21,16 @@ _GATES = {
     "simple_query_s": "Simple queries",
 }
 _FRAMINGS = {"persona": "under its own system prompt", "none": "with no system prompt", "directive": "asked to name its iterations"}
+_SIDES = {"base": {"name": "base", "title": "Base", "head": "Before"}, "tuned": {"name": "tuned", "title": "Tuned", "head": "After"}}
 _MEASURES = {"accuracy": "Accuracy", "appropriateness": "Appropriateness", "persona": "Persona", "passed": "All checks"}
 
 
 def view(material: Material) -> Shown:
     scores, context = material.scores or {}, material.context
-    recipe = context.get("recipe", {})
+    recipe, sides = context.get("recipe", {}), _sides(context)
     return {
+        "sides": sides,
+        "about": _about(context.get("about")),
         "title": context.get("name") or scores.get("recipe", "report"),
         "description": recipe.get("description", ""),
         "half": scores.get("half"),
@@ -36,21 +39,36 @@ def view(material: Material) -> Shown:
         "showcase": _showcase(scores.get("showcase")),
         "headline": _headline(scores),
         "framings": [_framing(name, scores) for name in scores.get("framings", [])],
+        "halves": _halves(scores),
         "iterations": _iterations(scores),
         "cases": cases(material.base_rows, material.tuned_rows),
-        "latency": _latency(scores),
+        "latency": _latency(scores, sides),
         "training": _training(material),
         "dataset": _dataset(material.dataset),
         "quantisations": _measured(material.quantisations) or _quantisations(material.export),
         "ledger": _ledger(material.ledger, material.export),
-        "variants": table(material.variants),
+        "variants": table(context.get("variants")),
         "parity": table(material.parity),
         "changes": [*context.get("changes", []), *_changes(scores.get("previous"))],
-        "environment": environment(material),
+        "environment": environment(material, {side: known["title"] for side, known in sides.items()}),
         "licence": (context.get("base") or {}).get("licence"),
         "measures": _MEASURES,
         "cell": _cell,
     }
+
+
+def _sides(context: Row) -> dict[str, dict[str, str]]:
+    """What each side is called in the middle of a sentence, at the head of a column, and over its answer."""
+    given = context.get("sides") or {}
+    return {side: dict.fromkeys(known, given[side]) if side in given else known for side, known in _SIDES.items()}
+
+
+def _about(given: Row | None) -> Shown | None:
+    """What is told first, where the report is of more than a recipe's own evaluation."""
+    if not given:
+        return None
+    found = {"title": given["title"], "lead": given["lead"], "lines": list(given.get("lines", [])), "pill": given.get("pill")}
+    return found | {"table": table(list(given.get("rows", [])))}
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -189,6 +207,12 @@ def _framing(name: str, scores: Row) -> Shown:
     return {"name": name, "label": framing_label(name), "judged": judged, "lines": shown, "only_base": only_base}
 
 
+def _halves(scores: Row) -> list[Shown]:
+    """The halves of the cases in the framing that is judged, where both were asked."""
+    lines = [_suite(line["half"], line) for line in scores.get("halves", [])]
+    return lines if len(lines) == 2 else []
+
+
 def _suite(name: str, line: Row) -> Shown:
     paired = line["paired"]["passed"]
     return {
@@ -262,6 +286,7 @@ def _case(before: Row | None, after: Row | None) -> Shown:
         "framing": row["framing"],
         "label": framing_label(row["framing"]),
         "tier": row["tier"],
+        "half": row.get("half", ""),
         "language": row["language"],
         "query": row["query"],
         "history": row["history"],
@@ -326,7 +351,7 @@ def parts(answer: str) -> list[tuple[str, str]]:
 # --- times -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _latency(scores: Row) -> Shown | None:
+def _latency(scores: Row, sides: dict[str, dict[str, str]]) -> Shown | None:
     from generators.report import plots
 
     asked = [(framing, side) for framing in scores.get("framings", []) for side in ("base", "tuned")]
@@ -334,7 +359,7 @@ def _latency(scores: Row) -> Shown | None:
     if not measured:
         return None
     limit = next((gate["wanted"] for gate in scores["gates"] if gate["below"]), None)
-    groups = [(f"{side}, {framing}", side, figures["seconds"]) for framing, side, figures in measured]
+    groups = [(f"{sides[side]['name']}, {framing}", side, figures["seconds"]) for framing, side, figures in measured]
     lines = [
         {
             "side": side,
@@ -347,8 +372,9 @@ def _latency(scores: Row) -> Shown | None:
         }
         for framing, side, figures in measured
     ]
-    load = {side: seconds(engine["load_seconds"]) for side, engine in scores.get("engines", {}).items()}
-    return {"plot": plots.strip(groups, limit, "Seconds of simple queries, base and tuned"), "lines": lines, "load": load}
+    load = {sides[side]["name"]: seconds(engine["load_seconds"]) for side, engine in scores.get("engines", {}).items()}
+    names = " and ".join(side["name"] for side in sides.values())
+    return {"plot": plots.strip(groups, limit, f"Seconds of simple queries, {names}"), "lines": lines, "load": load}
 
 
 # --- training and data -----------------------------------------------------------------------------------------------------------------

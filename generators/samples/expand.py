@@ -64,26 +64,25 @@ def first_question(example: dict[str, Any], category: dict[str, Any]) -> str:
     return ready.said[0].fill([0] * (len(ready.names) + 1))
 
 
-def problems_of_slots(category: dict[str, Any]) -> Iterator[tuple[int, str]]:
-    """(index of the example, message) for every example that cannot be filled with the category's slots."""
+@dataclass(frozen=True)
+class Survey:
+    """Of a category. possible: how many different samples it can yield, an example that cannot be filled counted as one. problems: (index of
+    the example, message) for each of those."""
+
+    possible: int
+    problems: tuple[tuple[int, str], ...]
+
+
+def survey(category: dict[str, Any]) -> Survey:
     tables: dict[str, Sequence[str]] = {}
+    total, problems = 0, []
     for index, example in enumerate(category["examples"]):
         try:
-            prepare_example(example, category, tables)
-        except UserError as error:
-            yield index, str(error)
-
-
-def possible(category: dict[str, Any]) -> int:
-    """How many different samples the category can yield. An example that cannot be filled (see `problems_of_slots`) counts as one."""
-    tables: dict[str, Sequence[str]] = {}
-    total = 0
-    for example in category["examples"]:
-        try:
             total += prepare_example(example, category, tables).possible
-        except UserError:
+        except UserError as error:
             total += 1
-    return total
+            problems.append((index, str(error)))
+    return Survey(total, tuple(problems))
 
 
 def expand(category: dict[str, Any], examples: Sequence[Example], seed: int) -> Iterator[Draw]:

@@ -41,18 +41,21 @@ def write_samples(category: dict[str, Any], context: Context, templates: Path, t
     return count
 
 
-def render_samples(category: dict[str, Any], context: Context, templates: Path) -> Iterator[Sample]:
-    """context: name (`group/category`), file, lines (of each example), persona, tiers, seed.
+def render_samples(
+    category: dict[str, Any], context: Context, templates: Path, tables: dict[str, Sequence[str]] | None = None
+) -> Iterator[Sample]:
+    """context: name (`group/category`), file, lines (of each example), persona, tiers, seed. tables: what is known of the category's
+    expressions (see `texts.prepare`), for a caller that renders its examples one by one.
 
     Raises SpecErrors, naming the example or the template's line, when a text or the template cannot be rendered, and UserError when
     `count` is above what the category can yield.
     """
-    return map(json.loads, _lines(category, context, templates))
+    return map(json.loads, _lines(category, context, templates, tables))
 
 
-def _lines(category: dict[str, Any], context: Context, templates: Path) -> Iterator[str]:
+def _lines(category: dict[str, Any], context: Context, templates: Path, tables: dict[str, Sequence[str]] | None = None) -> Iterator[str]:
     """The samples as lines of JSON, each as `to_json` would write it."""
-    tables: dict[str, Sequence[str]] = {}
+    tables = {} if tables is None else tables
     prepared = [_Prepared(index, category, context, tables) for index in range(len(category["examples"]))]
     says = None if _writes_turns_only(templates, category["template"]) else _from_template(category, context, templates)
     for index, positions, spelling in expand(category, [ready.example for ready in prepared], context["seed"]):

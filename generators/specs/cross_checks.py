@@ -5,16 +5,19 @@ A file that has problems of its own is left out of what is compared, but its nam
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generators.errors import Problem, did_you_mean, one_of
 
 if TYPE_CHECKING:
+    from generators.samples.expand import Survey
     from generators.specs.project import Project
     from generators.specs.yaml_source import Document, Steps
 
@@ -31,6 +34,15 @@ class Specs:
     project: Project
     documents: Mapping[tuple[str, str], Document]
     templates: Mapping[str, bytes | Problem]
+    _surveys: dict[str, Survey] = dataclasses.field(default_factory=dict)
+
+    def survey(self, category: str) -> Survey:
+        """What a category can yield, worked out once: its texts are parsed for it."""
+        from generators.samples.expand import survey
+
+        if category not in self._surveys:
+            self._surveys[category] = survey(self.project.categories[category])
+        return self._surveys[category]
 
     def names(self, kind: str) -> list[str]:
         return sorted(name for of_kind, name in self.documents if of_kind == kind)
@@ -189,18 +201,12 @@ def _counts(specs: Specs) -> Iterator[Problem]:
         if wanted < authored:
             yield document.wrong(("count",), f"{wanted} is below the {authored} authored examples")
         elif wanted > authored or category["slots"]:
-            yield from _expansion(document, category, wanted)
-
-
-def _expansion(document: Document, category: Spec, wanted: int) -> Iterator[Problem]:
-    from generators.samples.expand import possible, problems_of_slots
-
-    unfilled = list(problems_of_slots(category))
-    for index, message in unfilled:
-        yield document.wrong(("examples", index), message)
-    if not unfilled and (most := possible(category)) < wanted:
-        authored = len(category["examples"])
-        yield document.wrong(("count",), f"{wanted} samples are asked for; {authored} examples with these slots and spellings yield {most}")
+            seen = specs.survey(name)
+            for index, message in seen.problems:
+                yield document.wrong(("examples", index), message)
+            if not seen.problems and seen.possible < wanted:
+                most = f"{authored} examples with these slots and spellings yield {seen.possible}"
+                yield document.wrong(("count",), f"{wanted} samples are asked for; {most}")
 
 
 def _size(category: Spec) -> int:
@@ -317,13 +323,17 @@ def _personas(specs: Specs) -> Iterator[Problem]:
 
 def _control_tokens(specs: Specs) -> Iterator[Problem]:
     """What personas and examples say holds no control token of any chat format: an engine might take it for one."""
-    tokens = {token for chat_format in specs.project.chat_formats.values() for token in chat_format["control_tokens"]}
+    tokens = frozenset(token for chat_format in specs.project.chat_formats.values() for token in chat_format["control_tokens"])
     for (kind, _), document in specs.documents.items():
         if kind in ("persona", "category"):
-            for steps, text in _texts(document.value):
-                held = sorted(token for token in tokens if token in text)
-                if held:
-                    yield document.wrong(steps, f"the control token {', '.join(map(repr, held))} stands in it; write it otherwise")
+            yield from document.once(tokens, partial(_held, document, tokens))
+
+
+def _held(document: Document, tokens: frozenset[str]) -> Iterator[Problem]:
+    for steps, text in _texts(document.value):
+        held = sorted(token for token in tokens if token in text)
+        if held:
+            yield document.wrong(steps, f"the control token {', '.join(map(repr, held))} stands in it; write it otherwise")
 
 
 def _texts(value: Any, steps: Steps = ()) -> Iterator[tuple[Steps, str]]:
@@ -398,6 +408,63 @@ def _recipes(specs: Specs) -> Iterator[Problem]:
             yield from _batches(specs, document, recipe["training"])
 
 
+def _sweeps(specs: Specs) -> Iterator[Problem]:
+    """A sweep declares a grid, points or both, no value and no point twice and at most 100 points in all; its suites and framings exist and
+    have a case in the dev half; the batches of every point fit into the train split."""
+    framings = [*BUILT_IN_FRAMINGS, *specs.names("client")]
+    for name, recipe in specs.project.recipes.items():
+        if "sweep" in recipe:
+            document, sweep = specs.documents["recipe", name], recipe["sweep"]
+            for field, known, what in (("suites", specs.names("suite"), "suite"), ("framings", framings, "framing")):
+                for index, value in enumerate(sweep[field]):
+                    yield from _unknown(document, ("sweep", field, index), value, known, what)
+                yield from _twice(document, ("sweep", field), sweep[field])
+            yield from _grid(document, sweep)
+            yield from _dev_half(specs, document, sweep["suites"] or recipe["evaluation"]["suites"])
+            yield from _points(specs, document, recipe)
+
+
+def _grid(document: Document, sweep: Spec) -> Iterator[Problem]:
+    if not sweep.get("grid") and not sweep.get("points"):
+        yield document.problem(("sweep",), "sweep: tries nothing; give `grid`, or `points`")
+    for part, fields in sweep.get("grid", {}).items():
+        for field, values in fields.items():
+            for index, value in enumerate(values):
+                if value in values[:index]:
+                    yield document.wrong(("sweep", "grid", part, field, index), f"{value!r} is listed twice")
+    points = sweep.get("points", [])
+    for index, point in enumerate(points):
+        if point in points[:index]:
+            yield document.wrong(("sweep", "points", index), f"is the point sweep.points[{points.index(point)}] again")
+
+
+def _points(specs: Specs, document: Document, recipe: Spec) -> Iterator[Problem]:
+    from generators.specs.schema import MOST_POINTS
+    from generators.sweep import points, size
+
+    if size(recipe["sweep"]) > MOST_POINTS:
+        yield document.problem(("sweep",), f"sweep: makes {size(recipe['sweep'])} points; at most {MOST_POINTS} are taken")
+        return
+    if not (specs.whole("category") and specs.project.project):
+        return
+    for point in points(recipe, {}):
+        if point.of("training").keys() & {"batch_size", "accumulation"}:
+            problem = next(_batches(specs, document, {**recipe["training"], **point.of("training")}), None)
+            if problem is not None:
+                told = problem.message.partition(": ")[2]
+                yield document.problem(("sweep",), f"sweep: the point {point.name} cannot be trained: {told}")
+                return
+
+
+def _dev_half(specs: Specs, document: Document, asked: list[str]) -> Iterator[Problem]:
+    from generators.evaluate.cases import half_of
+
+    suites = specs.project.suites
+    names = asked or list(suites)
+    if all(name in suites for name in [*names, *specs.names("suite")]) and not any(half_of(name, case) == "dev" for name in names for case in suites[name]["cases"]):
+        yield document.problem(("sweep",), "sweep: no case of its suites is in the dev half, by which points are judged; add cases")
+
+
 def _mix(document: Document, mix: dict[str, float], framings: list[str]) -> Iterator[Problem]:
     steps = ("framings", "mix")
     for framing in mix:
@@ -450,14 +517,18 @@ def _suites(specs: Specs) -> Iterator[Problem]:
     can be read."""
     for name, suite in specs.project.suites.items():
         document = specs.documents["suite", name]
-        yield from _checks(document, ("defaults",), suite["defaults"])
-        ids: set[str] = set()
-        for index, case in enumerate(suite["cases"]):
-            if case["id"] in ids:
-                yield document.wrong(("cases", index, "id"), f"{case['id']!r} is used twice in this suite")
-            ids.add(case["id"])
-            yield from _case(document, index, case)
-            yield from _checks(document, ("cases", index, "checks"), case["checks"])
+        yield from document.once("suite", partial(_suite, document, suite))
+
+
+def _suite(document: Document, suite: Spec) -> Iterator[Problem]:
+    yield from _checks(document, ("defaults",), suite["defaults"])
+    ids: set[str] = set()
+    for index, case in enumerate(suite["cases"]):
+        if case["id"] in ids:
+            yield document.wrong(("cases", index, "id"), f"{case['id']!r} is used twice in this suite")
+        ids.add(case["id"])
+        yield from _case(document, index, case)
+        yield from _checks(document, ("cases", index, "checks"), case["checks"])
 
 
 def _case(document: Document, index: int, case: Spec) -> Iterator[Problem]:
@@ -513,6 +584,7 @@ RULES: list[Callable[[Specs], Iterable[Problem]]] = [
     _control_tokens,
     _clients,
     _recipes,
+    _sweeps,
     _deployed_names,
     _suites,
     _rendering,

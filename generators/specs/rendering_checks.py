@@ -6,11 +6,12 @@ wrong becomes a problem at the line of the template, naming what was being rende
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -249,19 +250,30 @@ def _texts(category: Spec) -> Iterator[tuple[Steps, str]]:
 
 def _samples(specs: Specs) -> Iterator[Problem]:
     """The first example of every category, every one that uses slots, and all of them where a template reads more than the turns."""
-    from generators.samples.expand import problems_of_slots
-
     if not (specs.project.tiers and specs.project.project):
         return
+    rendered_with = _digest_of(specs)
     for name, category in specs.project.categories.items():
         if _is_there(specs, category["template"]):
-            told: set[tuple[str, int]] = set()
-            unfilled = {index for index, _ in problems_of_slots(category)} if category["slots"] else set()  # told already
-            for index in [index for index in _to_render(specs, category) if index not in unfilled]:
-                for problem in _problems_of_example(specs, name, category, index):
-                    if (problem.file, problem.line) not in told:  # one mistake in a template, not one an example
-                        told.add((problem.file, problem.line))
-                        yield problem
+            document = specs.documents["category", name]
+            yield from document.once(rendered_with, partial(_problems_of_category, specs, name, category))
+
+
+def _digest_of(specs: Specs) -> str:
+    """Of all that a sample is rendered with beside its category."""
+    given = [specs.project.project["persona"], specs.project.project["seed"], specs.project.tiers["tiers"], sorted(specs.templates.items())]
+    return hashlib.sha256(repr(given).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _problems_of_category(specs: Specs, name: str, category: Spec) -> Iterator[Problem]:
+    told: set[tuple[str, int]] = set()
+    unfilled = {index for index, _ in specs.survey(name).problems} if category["slots"] else set()  # told already
+    tables: dict[str, Sequence[str]] = {}
+    for index in [index for index in _to_render(specs, category) if index not in unfilled]:
+        for problem in _problems_of_example(specs, name, category, index, tables):
+            if (problem.file, problem.line) not in told:  # one mistake in a template, not one an example
+                told.add((problem.file, problem.line))
+                yield problem
 
 
 def _to_render(specs: Specs, category: Spec) -> list[int]:
@@ -284,8 +296,8 @@ def _reads_only_turns(folder: Path, path: str, data: bytes) -> bool:
     return meta.find_undeclared_variables(tree) <= {"turns"} and not list(meta.find_referenced_templates(tree))
 
 
-def _problems_of_example(specs: Specs, name: str, category: Spec, index: int) -> Iterator[Problem]:
-    """One example as the only one of its category, so that no other hides what is wrong with it."""
+def _problems_of_example(specs: Specs, name: str, category: Spec, index: int, tables: dict[str, Sequence[str]]) -> Iterator[Problem]:
+    """One example as the only one of its category, so that no other hides what is wrong with it. tables: see `render_samples`."""
     from generators.samples.render import render_samples
 
     example = category["examples"][index]
@@ -301,7 +313,7 @@ def _problems_of_example(specs: Specs, name: str, category: Spec, index: int) ->
         "seed": specs.project.project["seed"],
     }
     try:
-        for _ in render_samples(alone, context, specs.root / "templates"):
+        for _ in render_samples(alone, context, specs.root / "templates", tables):
             pass
     except SpecErrors as errors:
         for problem in errors.problems:

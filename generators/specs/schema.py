@@ -545,7 +545,17 @@ RECIPE: Schema = {
                 nullable=True,
                 default=None,
             ),
-            "hosts": _list("Machines for mlx.launch, this one first; none for one machine.", _text("A host."), default=[]),
+            "hosts": _list(
+                "Machines to train on together, this one first, by name or address; or a file of mlx.distributed_config; none for this one alone.",
+                _text("A host, or the path of a file that ends in .json."),
+                default=[],
+            ),
+            "backend": _text(
+                "How they talk to each other; null for what mlx.launch chooses: ring (TCP), on NVIDIA nccl.",
+                allowed=["ring", "mpi", "nccl", "jaccl", "jaccl-ring"],
+                nullable=True,
+                default=None,
+            ),
         },
     ),
     "export": _with_defaults(
@@ -593,6 +603,82 @@ RECIPE: Schema = {
             "appropriateness": _share("Over all suites.", default=0.85),
             "iteration_efficiency": _share("Share of queries whose iterations lie in their tier.", default=0.8),
             "simple_query_s": _number("Seconds that a simple query may take.", default=5, min=0.1),
+        },
+    ),
+}
+
+# What a sweep may vary: of the recipe, and of its first persona what an evaluation can show; nothing that leaves the result as it is.
+SWEPT: dict[str, tuple[str, ...]] = {
+    "lora": ("rank", "alpha", "dropout", "targets", "layers", "dora"),
+    "training": (
+        "optimiser", "learning_rate", "schedule", "warmup_steps", "weight_decay", "batch_size", "accumulation", "epochs", "max_steps", "clip",
+        "patience", "base_bits",
+    ),
+    "parameters": ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+}  # fmt: skip
+MOST_POINTS = 100  # of a sweep: beyond them it is a slip, or takes weeks
+# Weekdays as cron counts them, from Sunday on.
+WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+
+
+def _swept(part: str) -> Schema:
+    """The fields of a part that a sweep may vary, as the part itself has them, but without their defaults."""
+    fields = _PARAMETERS["schema"] if part == "parameters" else RECIPE[part]["schema"]
+    return {name: {rule: value for rule, value in fields[name].items() if rule != "default"} for name in SWEPT[part]}
+
+
+_SWEPT_HELP = {
+    "lora": "Of `lora`.",
+    "training": "Of `training`.",
+    "parameters": "Of the first persona's `parameters`; the evaluation then draws at the temperature that they have.",
+}
+_POINT = {part: _map(_SWEPT_HELP[part], _swept(part), minlength=1) for part in SWEPT}
+_GRID = {
+    part: _map(
+        _SWEPT_HELP[part],
+        {name: _list(f"Values of {part}.{name}.", rules, minlength=1) for name, rules in _swept(part).items()},
+        minlength=1,
+    )
+    for part in SWEPT
+}
+RECIPE |= {
+    "sweep": _map(
+        "Settings that `doit sweep` tries, each judged on validation loss and the dev half of the cases; the recipe as it is comes along.",
+        {
+            "grid": _map("Each of these values with each of the others.", _GRID, minlength=1),
+            "points": _list(
+                "Single points; what a point does not name is as in the recipe.",
+                _map("One point.", _POINT, minlength=1),
+                minlength=1,
+            ),
+            "suites": _list("Names of files of specs/evals/; those of the evaluation when left out.", _name("A suite."), default=[]),
+            "framings": _list("Frames the queries are asked in; the first of the evaluation when left out.", _name("A framing."), default=[]),
+        },
+    ),
+    "retrain": _with_defaults(
+        "How `doit retrain` makes a candidate, which is deployed only if it is not worse than what is.",
+        {
+            "from": _text(
+                "Whether it is trained from the base, or on from the adapter that is deployed.",
+                default="fresh",
+                allowed=["fresh", "deployed"],
+            ),
+            "training": _map(
+                "What is otherwise than in `training`.",
+                {
+                    name: {rule: value for rule, value in RECIPE["training"]["schema"][name].items() if rule != "default"}
+                    for name in ("learning_rate", "schedule", "warmup_steps", "epochs", "max_steps")
+                },
+                default={},
+            ),
+            "schedule": _with_defaults(
+                "When it runs, in what `doit retrain --schedule` prints for cron and launchd.",
+                {
+                    "weekday": _text("A day of the week, or every day.", default="sunday", allowed=[*WEEKDAYS, "every"]),
+                    "hour": _integer("Of the day.", default=3, min=0, max=23),
+                    "minute": _integer("Of the hour.", default=30, min=0, max=59),
+                },
+            ),
         },
     ),
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,14 @@ class Document:
     value: Any = None
     root: Node | None = None
     problems: list[Problem] = field(default_factory=list)
+    _judged: dict[Any, list[Problem]] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, rule: Any, judge: Callable[[], Iterable[Problem]]) -> list[Problem]:
+        """What `judge` finds in this document, found once for each `rule`, which names all that it depends on besides: a file that has
+        not changed since the last load (see `load`, seen) is not judged again."""
+        if rule not in self._judged:
+            self._judged[rule] = list(judge())
+        return self._judged[rule]
 
     @cached_property
     def places(self) -> dict[Steps, Place]:

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from generators.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is trained, in plain values, so that another process can be asked to. name: of the run. base, frames: folders. adapter,
+    checkpoints, metrics, summary: where the outcome goes. start: folder of an adapter that is trained on, "" for one from nothing."""
+
+    name: str
+    recipe: dict[str, Any]
+    base: str
+    frames: str
+    chat_format: dict[str, Any]
+    context_length: int
+    seed: int
+    adapter: str
+    checkpoints: str
+    metrics: str
+    summary: str
+    start: str = ""
 
 
 def train(
@@ -17,66 +39,96 @@ def train(
     seed: int,
     outputs: Any,
     watcher: Any,
+    start: Path | None = None,
 ) -> dict[str, Any]:
-    """Train the recipe's adapter on `frames`/{train,valid}.jsonl over the model in `base`.
+    """Train the recipe's adapter on `frames`/{train,valid}.jsonl over the model in `base`, on all machines of `training.hosts`.
 
-    outputs: the recipe's paths (`adapter`, `checkpoints`, `metrics`, `training_summary`). Returns the summary, which is written too.
+    start: folder of an adapter of the same form, which is trained on. outputs: the recipe's paths (`adapter`, `checkpoints`, `metrics`,
+    `training_summary`). Returns the summary, which is written too.
     Raises UserError for samples that are too long, an interruption, a loss that is no number, a run of the same recipe that goes on
-    elsewhere, or a `report_to` that cannot be reported to.
+    elsewhere, a machine that is gone, or a `report_to` that cannot be reported to.
     """
-    from generators.files import held, write_json
     from generators.tracking import tracked
-    from generators.train import loop
+    from generators.train import launch
 
     folder, settings = outputs.metrics.parent, recipe["training"]
+    places = (outputs.adapter, outputs.checkpoints, outputs.metrics, outputs.training_summary)
+    where = (str(path.resolve()) for path in places)
+    request = Request(folder.name, recipe, str(base.resolve()), str(frames.resolve()), chat_format, context_length, seed, *where)
+    request = replace(request, start=str(start.resolve()) if start else "")
     with tracked(watcher, settings["report_to"], folder, folder.name, {**recipe["lora"], **settings, "base": base.name}) as watcher:
-        job = _job(recipe, base, frames, chat_format, context_length, seed, outputs, watcher)
-        with held(outputs.metrics, f"training of {folder.name}"):
-            summary = loop.run(job, watcher)
-            write_json(outputs.training_summary, summary)
-    return summary
+        if launch.on_several(settings["hosts"]):
+            return launch.run(asdict(request), settings["hosts"], settings["backend"], folder / "launch", watcher)
+        return work(request, prepare(request, watcher), watcher)
 
 
-def _job(
-    recipe: dict[str, Any],
-    base: Path,
-    frames: Path,
-    chat_format: dict[str, Any],
-    context_length: int,
-    seed: int,
-    outputs: Any,
-    watcher: Any,
-) -> Any:
-    """The rows as token ids, and the model with its adapter."""
+@dataclass
+class Prepared:
+    """model: with the adapter of the recipe's `lora` block. rows: by split."""
+
+    model: Any
+    rows: dict[str, list[Any]]
+
+    def rows_as_text(self) -> str:
+        return json.dumps({split: [list(asdict(row).values()) for row in rows] for split, rows in self.rows.items()})
+
+    def take_rows(self, text: str) -> None:
+        """Those that another process wrote with `rows_as_text`."""
+        from generators.train.data import Row
+
+        told = json.loads(text)
+        self.rows = {split: [Row(*row[:4], tuple(row[4]), tuple(row[5])) for row in rows] for split, rows in told.items()}
+
+
+def prepare(request: Request, watcher: Any, rows_too: bool = True) -> Prepared:
+    """The model with its adapter, and the samples as token ids (`rows_too`)."""
     from generators.device import load_mlx
     from generators.tokens import Tokenizer
-    from generators.train import data, loop, lora, unlearnt
+    from generators.train import data, lora, unlearnt
 
     load_mlx()
-    tokenizer = Tokenizer.load(base, chat_format)
-    rows = {split: data.load_rows(frames / f"{split}.jsonl", tokenizer, context_length) for split in ("train", "valid")}
+    recipe, base, frames = request.recipe, Path(request.base), Path(request.frames)
+    tokenizer = Tokenizer.load(base, request.chat_format)
+    splits = ("train", "valid") if rows_too else ()
+    rows = {split: data.load_rows(frames / f"{split}.jsonl", tokenizer, request.context_length) for split in splits}
     model = load_model(base, recipe["training"]["base_bits"])
-    if told := unlearnt.warning(model, base.name, tokenizer.end_of_turn_id, chat_format["end_of_turn"]):
+    if told := unlearnt.warning(model, base.name, tokenizer.end_of_turn_id, request.chat_format["end_of_turn"]):
         watcher.say(told)
-    lora.attach(model, recipe["lora"], seed)
+    lora.attach(model, recipe["lora"], request.seed)
+    if request.start:
+        lora.load(model, recipe["lora"], Path(request.start))
     if recipe["training"]["gradient_checkpointing"]:
-        from mlx_lm.tuner.trainer import grad_checkpoint
+        lora.recompute_activations(model)
+    return Prepared(model, rows)
 
-        grad_checkpoint(model.layers[0])
-    return loop.Job(
-        model=model,
-        base=base.name,
+
+def work(request: Request, prepared: Prepared, watcher: Any, peers: Any = None) -> dict[str, Any]:
+    """Train what is prepared; returns the run's summary. peers: who trains together (generators.train.peers), of whom the first writes."""
+    from generators.files import held, write_json
+    from generators.train import loop
+    from generators.train.peers import ALONE
+
+    peers, recipe = peers or ALONE, request.recipe
+    job = loop.Job(
+        model=prepared.model,
+        base=Path(request.base).name,
         lora=recipe["lora"],
         settings=recipe["training"],
         each_epoch=recipe["framings"]["each_epoch"],
-        train=rows["train"],
-        valid=rows["valid"],
-        seed=seed,
-        stamp=_stamp(recipe, base, frames, chat_format, seed),
-        checkpoints=outputs.checkpoints,
-        metrics=outputs.metrics,
-        adapter=outputs.adapter,
+        train=prepared.rows["train"],
+        valid=prepared.rows["valid"],
+        seed=request.seed,
+        stamp=_stamp(request) if peers.first else "",
+        checkpoints=Path(request.checkpoints),
+        metrics=Path(request.metrics),
+        adapter=Path(request.adapter),
+        peers=peers,
     )
+    with held(job.metrics, f"training of {request.name}") if peers.first else nullcontext():
+        summary = loop.run(job, watcher)
+        if peers.first:
+            write_json(Path(request.summary), summary)
+    return summary
 
 
 def load_model(base: Path, bits: int | None = None) -> Any:
@@ -99,14 +151,16 @@ def load_model(base: Path, bits: int | None = None) -> Any:
 
 
 # What may change without changing the result of a run.
-_COSMETIC = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts")
+_COSMETIC = ("log_every", "checkpoint_every", "memory_budget_gb", "report_to", "hosts", "backend")
 
 
-def _stamp(recipe: dict[str, Any], base: Path, frames: Path, chat_format: dict[str, Any], seed: int) -> str:
+def _stamp(request: Request) -> str:
     """Hash of all that determines the adapter."""
     from generators.files import sha256_file, sha256_text, to_json
 
+    recipe, base, frames = request.recipe, Path(request.base), Path(request.frames)
     settings = {key: value for key, value in recipe["training"].items() if key not in _COSMETIC}
     files = [frames / "train.jsonl", frames / "valid.jsonl", base / "model.safetensors", base / "tokenizer.json"]
+    files += [Path(request.start) / "adapters.safetensors"] if request.start else []
     hashes = [sha256_file(path) for path in files if path.is_file()]
-    return sha256_text(to_json([settings, recipe["lora"], recipe["framings"], chat_format, seed, hashes]))
+    return sha256_text(to_json([settings, recipe["lora"], recipe["framings"], request.chat_format, request.seed, hashes]))

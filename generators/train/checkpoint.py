@@ -25,13 +25,14 @@ _ARRAYS = ("adapter", "best", "optimiser")
 @dataclass
 class State:
     """step: finished steps. epoch, batch: the next batch to train on. best_*: of the validation loss. trained_seconds: over all sittings.
-    metrics_bytes: length of metrics.jsonl at this point. recent_losses: of the steps since the last line of metrics."""
+    metrics_bytes: length of metrics.jsonl at this point. validated: the step after which the last validation was."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     best_loss: float = float("inf")
     best_step: int = 0
+    validated: int = -1
     first_validation_loss: float | None = None
     last_validation_loss: float | None = None
     trained_seconds: float = 0.0

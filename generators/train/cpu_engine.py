@@ -7,6 +7,7 @@ once, logits at targets only and never more than a tile of them. Never used on M
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from generators.errors import UserError
@@ -53,6 +54,9 @@ class CpuEngine:
         except UserError:
             return False
         return True
+
+    def expect(self, batches: Iterable[Batch]) -> None:
+        """Nothing to prepare: no batch is padded."""
 
     def loss(self, batch: Batch) -> float:
         """The summed cross-entropy of the batch's targets, in nats."""

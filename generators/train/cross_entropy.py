@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from generators import device
 from generators.device import load_mlx
 
 mx = load_mlx()
 
-_CHUNK_BYTES = 256 * 1024 * 1024  # of float32 logits at a time
+# Of float32 logits at a time. A GPU has some of them in flight at once, which a Mac's memory feels and large matrix units need.
+_CHUNK_BYTES = {"cuda": 256 * 1024 * 1024, "metal": 128 * 1024 * 1024, "cpu": 256 * 1024 * 1024}
 
 
 class Head:
@@ -23,7 +25,7 @@ class Head:
         self.soft_cap: float | None = getattr(model, "final_logit_softcapping", None)
         layer = model.lm_head if "lm_head" in model else model.model.embed_tokens
         self.state = {"weight": _dense_weight(layer)}  # a dict, so that a compiled function can be told that it reads it
-        self.chunk = max(16, _CHUNK_BYTES // (4 * self.weight.shape[0]))
+        self.chunk = max(16, _CHUNK_BYTES[device.current().kind] // (4 * self.weight.shape[0]))
 
     @property
     def weight(self) -> Any:
@@ -39,9 +41,13 @@ class Head:
         hidden = mx.stop_gradient(hidden)
         for start in range(0, hidden.shape[0], self.chunk):
             part = slice(start, start + self.chunk)
-            loss, gradient = self._chunk(hidden[part], targets[part], weights[part], with_gradient)
+            own = hidden[part]
+            if start:  # without an order, all losses are computed before any gradient, and the logits of all chunks wait for that
+                own = mx.depends([own], [total, *gradients[-1:]])[0]
+            loss, gradient = self._chunk(own, targets[part], weights[part], with_gradient)
             total = total + loss
-            gradients.append(gradient)
+            if with_gradient:
+                gradients.append(gradient)
         return total, mx.concatenate(gradients) if with_gradient else None
 
     def _chunk(self, hidden: Any, targets: Any, weights: Any, with_gradient: bool) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from generators import device
@@ -9,8 +10,10 @@ from generators.train.data import Batch
 
 
 class Engine(Protocol):
-    """loss: summed cross-entropy of a batch's targets, nats. loss_and_gradients: the same with the gradients of that sum, by parameter name."""
+    """expect: told all batches of a run before it begins. loss: summed cross-entropy of a batch's targets, nats. loss_and_gradients: the same
+    with the gradients of that sum, by parameter name."""
 
+    def expect(self, batches: Iterable[Batch]) -> None: ...
     def loss(self, batch: Batch) -> float: ...
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, Any]]: ...
 

@@ -1,20 +1,24 @@
 """The loss of a batch in one pass of MLX, with the prefix of each group computed once.
 
-The shared prefix of a group is cut into rows as long as the padded remainders of its samples, and all of them are rows of one batch:
-in every layer a sample's row attends to the keys of its group's prefix rows, computed in the same pass, and to its own before it. So a
-step has the launches of a plain forward, hardly more tokens than are new, and gradients flow into the prefix by themselves.
+Conversations are cut into rows of one length, the shared prefix of a group into rows of its own, and all of them are rows of one batch: in
+every layer a row attends to the keys of the rows before it in its conversation, computed in the same pass, and to its own. So a step has
+the launches of a plain forward, hardly more tokens than are new, and gradients flow into the prefix by themselves.
 The model's own code is used as it is: `offset`, `update_and_fetch` and `make_mask` are all that mlx-lm asks of a cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from generators import device
 from generators.device import load_mlx
+from generators.train import shapes
+from generators.train.accelerator import leave_room
 from generators.train.cross_entropy import Head
-from generators.train.data import Batch, target_count
+from generators.train.data import Batch
+from generators.train.shapes import Size
 
 mx = load_mlx()
 
@@ -24,54 +28,72 @@ class Packed:
     """A batch as arrays. R rows of L tokens: first the prefixes of all groups in pieces of L, then the samples' remainders.
 
     tokens: (R, L) int32, padded with 0 on the right. offsets: (R,) int32, position of a row's first token in its conversation.
-    owner: (R,) int32, the row's group. prefix_rows: (groups, C) int32, which rows hold a group's prefix, in order, padded with 0; C may be 0.
+    context: (R, C) int32, the rows before a row in its conversation, in order, padded with 0; C may be 0.
+    shared: (R,) int32, how many tokens of its context are of the group's prefix, in whose last row there may be padding.
     positions: (N,) int32 into the flattened hidden states (R * L) whose next token is trained on. targets: (N,) int32, those tokens.
     weights: (N,) float32, 1 for a target and 0 for padding.
     """
 
     tokens: Any
     offsets: Any
-    owner: Any
-    prefix_rows: Any
+    context: Any
+    shared: Any
     positions: Any
     targets: Any
     weights: Any
 
     def arrays(self) -> tuple[Any, ...]:
-        return (self.tokens, self.offsets, self.owner, self.prefix_rows, self.positions, self.targets, self.weights)
+        return (self.tokens, self.offsets, self.context, self.shared, self.positions, self.targets, self.weights)
 
 
-def pack(batch: Batch, row_multiple: int = 1, target_multiple: int = 1) -> Packed:
-    """The multiples round L and N up, so that few different shapes occur. The last token of a sample predicts nothing and is left out."""
-    longest = max(len(row.ids) - 1 - len(group.prefix) for group in batch for row in group.rows)
-    length = -(-longest // row_multiple) * row_multiple
-    rows: list[list[int]] = []
-    offsets: list[int] = []
-    owner: list[int] = []
-    prefix_rows: list[list[int]] = []
-    for index, group in enumerate(batch):
-        pieces = range(0, len(group.prefix), length)
-        prefix_rows.append(list(range(len(rows), len(rows) + len(pieces))))
-        rows += [list(group.prefix[start : start + length]) for start in pieces]
-        offsets += pieces
-        owner += [index] * len(pieces)
-    positions, targets = [], []
-    for index, group in enumerate(batch):
+@dataclass
+class _Rows:
+    """Rows as they are laid down."""
+
+    length: int
+    tokens: list[list[int]] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    context: list[list[int]] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
+
+    def lay(self, ids: Sequence[int], offset: int, context: list[int], shared: int | None) -> list[int]:
+        """`ids` in rows, of which each follows those before it; their indices. shared: None for a prefix, which has nothing else before it."""
+        laid: list[int] = []
+        for start in range(0, len(ids), self.length):
+            self.context.append(context + laid)
+            self.offsets.append(offset + start)
+            self.shared.append(offset + start if shared is None else shared)
+            laid.append(len(self.tokens))
+            self.tokens.append(list(ids[start : start + self.length]))
+        return laid
+
+
+def pack(batch: Batch, size: Size | None = None) -> Packed:
+    """size: what the batch is padded to; without one, rows are as long as the longest remainder. The last token of a sample predicts
+    nothing and is left out."""
+    rows = _Rows(size.length if size else max(len(row.ids) - 1 - len(group.prefix) for group in batch for row in group.rows))
+    prefixes = [rows.lay(group.prefix, 0, [], None) for group in batch]
+    positions, targets = list[int](), list[int]()
+    for group, context in zip(batch, prefixes, strict=True):
         start = len(group.prefix)
         for row in group.rows:
-            base = len(rows) * length - start - 1
-            positions += [base + position for position in row.targets]
+            first = len(rows.tokens) * rows.length - start - 1
+            positions += [first + position for position in row.targets]
             targets += [row.ids[position] for position in row.targets]
-            rows.append(list(row.ids[start:-1]))
-            offsets.append(start)
-            owner.append(index)
-    most = max(map(len, prefix_rows))
-    padding = -len(targets) % target_multiple
+            rows.lay(row.ids[start:-1], start, context, start)
+    return _padded(rows, positions, targets, size)
+
+
+def _padded(rows: _Rows, positions: list[int], targets: list[int], size: Size | None) -> Packed:
+    most = size.context if size else max(map(len, rows.context))
+    spare = size.rows - len(rows.tokens) if size else 0
+    padding = size.targets - len(targets) if size else 0
+    context = [before + [0] * (most - len(before)) for before in [*rows.context, *[[]] * spare]]
     return Packed(
-        tokens=_integers([row + [0] * (length - len(row)) for row in rows]),
-        offsets=_integers(offsets),
-        owner=_integers(owner),
-        prefix_rows=_integers([indices + [0] * (most - len(indices)) for indices in prefix_rows]).reshape(len(batch), most),
+        tokens=_integers([row + [0] * (rows.length - len(row)) for row in [*rows.tokens, *[[]] * spare]]),
+        offsets=_integers(rows.offsets + [0] * spare),
+        context=_integers(context).reshape(len(context), most),
+        shared=_integers(rows.shared + [0] * spare),
         positions=_integers(positions + [0] * padding),
         targets=_integers(targets + [0] * padding),
         weights=mx.array([1.0] * len(targets) + [0.0] * padding),
@@ -83,25 +105,25 @@ def _integers(values: Any) -> Any:
 
 
 class PackedCache:
-    """What every layer sees instead of a cache: rotary offsets by row, the keys of the group's prefix before the row's own, and who sees what."""
+    """What every layer sees instead of a cache: rotary offsets by row, the keys of the rows before a row's own, and who sees what."""
 
     def __init__(self, packed: Packed, five_dimensional: bool):
         self.offset = packed.offsets
-        self._owner, self._prefix_rows = packed.owner, packed.prefix_rows
+        self._context, self._shared = packed.context, packed.shared
         self._five_dimensional = five_dimensional
         self._masks: dict[int | None, Any] = {}
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """(R, heads, L, size) to (R, heads, C * L + L, size)."""
-        return self._with_prefix(keys), self._with_prefix(values)
+        return self._with_context(keys), self._with_context(values)
 
-    def _with_prefix(self, own: Any) -> Any:
-        groups, pieces = self._prefix_rows.shape
+    def _with_context(self, own: Any) -> Any:
+        pieces = self._context.shape[1]
         if not pieces:
             return own
-        _, heads, length, size = own.shape
-        prefix = own[self._prefix_rows].transpose(0, 2, 1, 3, 4).reshape(groups, heads, pieces * length, size)
-        return mx.concatenate([prefix[self._owner], own], axis=2)
+        rows, heads, length, size = own.shape
+        before = own[self._context].transpose(0, 2, 1, 3, 4).reshape(rows, heads, pieces * length, size)
+        return mx.concatenate([before, own], axis=2)
 
     def make_mask(self, tokens: int, return_array: bool = False, window_size: int | None = None) -> Any:
         """(R, 1, L, C * L + L), true where a query may look. One dimension more where the model's own attention groups its heads."""
@@ -111,15 +133,18 @@ class PackedCache:
         return mask[:, :, None] if return_array and self._five_dimensional else mask
 
     def _mask(self, length: int, window: int | None) -> Any:
-        """A prefix key is seen when it lies before the row's first token, which its own padding never does; an own key when it is not later."""
-        span = self._prefix_rows.shape[1] * length
-        offsets = self.offset[:, None, None]
+        """A key of the context is seen when it is a token of the conversation, so no padding; an own key when it is not later."""
+        rows, span = len(self.offset), self._context.shape[1] * length
+        offsets, shared = self.offset[:, None, None], self._shared[:, None, None]
         queries = offsets + mx.arange(length)[None, :, None]
-        before = mx.arange(span)[None, None, :]
         own = offsets + mx.arange(length)[None, None, :]
-        seen = mx.concatenate([mx.broadcast_to(before < offsets, (len(self.offset), length, span)), own <= queries], axis=2)
+        place = mx.arange(span)[None, None, :]
+        after = place - (shared + length - 1) // length * length  # how far behind the rows of the prefix
+        position = mx.where(after < 0, place, shared + after)
+        known = (place < shared) | ((after >= 0) & (position < offsets))
+        seen = mx.concatenate([mx.broadcast_to(known, (rows, length, span)), own <= queries], axis=2)
         if window is not None:
-            places = mx.concatenate([mx.broadcast_to(before, (len(self.offset), 1, span)), own], axis=2)
+            places = mx.concatenate([mx.broadcast_to(position, (rows, 1, span)), own], axis=2)
             seen = seen & (queries - places < window)
         return seen[:, None]
 
@@ -135,28 +160,39 @@ class MlxEngine:
         heads, groups = arguments.num_attention_heads, arguments.num_key_value_heads
         self._five_dimensional = arguments.model_type == "gemma2" and heads != groups
         self._on_gpu = device.current().kind != "cpu"
+        self._sizes: list[Size] = []
+        self._judged = False  # since the last gradients
         self._loss = self._compiled(self._loss_of)
         self._gradients = self._compiled(self._gradients_of)
+
+    def expect(self, batches: Iterable[Batch]) -> None:
+        """All batches of the run. On a GPU, where each size is compiled, they are padded to a few sizes."""
+        if self._on_gpu:
+            here = device.current()
+            self._sizes = shapes.choose(batches, shapes.MOST[here.kind])
+            leave_room(here)
 
     def loss(self, batch: Batch) -> float:
         """Summed cross-entropy of the targets, in nats."""
         self.model.eval()
+        self._judged = True
         return float(self._loss(*self._pack(batch).arrays()).item())
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, Any]]:
         """The summed loss, and its gradients by parameter name."""
         from mlx.utils import tree_flatten
 
+        if self._judged and self._on_gpu:
+            mx.clear_cache()  # what a validation leaves has no size that a step would ask for
+        self._judged = False
         self.model.train()
         loss, gradients = self._gradients(*self._pack(batch).arrays())
         mx.eval(loss, gradients)
         return float(loss.item()), dict(tree_flatten(gradients))
 
     def _pack(self, batch: Batch) -> Packed:
-        """On a GPU in few shapes, since each is compiled once."""
-        if not self._on_gpu:
-            return pack(batch)
-        return pack(batch, row_multiple=32, target_multiple=64 if target_count(batch) < 1024 else 256)
+        size = shapes.smallest(self._sizes, batch)
+        return pack(batch, shapes.size_of(batch, shapes.LENGTHS[0]) if size is None and self._on_gpu else size)
 
     def _compiled(self, function: Any) -> Any:
         """Compiling pays where launches are what costs; on a CPU it would need a C++ compiler on the user's machine."""

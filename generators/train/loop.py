@@ -1,6 +1,7 @@
 """The training run: steps, validations, early stopping, checkpoints, metrics; resumable at any point with the same result.
 
-Everything random is a function of the seed and of the step or epoch, so nothing about randomness has to be stored.
+Everything random is a function of the seed and of the step or epoch, so nothing about randomness has to be stored. Where several processes
+train together (`peers`), each computes its share of every batch, and all that is decided on is summed over them first.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from generators.device import current, load_mlx, slow_blas_warning
-from generators.errors import UserError
+from generators.errors import Diverged, UserError
 from generators.files import human_bytes, human_seconds
 from generators.train import checkpoint as checkpoints
 from generators.train import data, lora, optimise
@@ -24,6 +25,7 @@ from generators.train.accelerator import Meter
 from generators.train.checkpoint import Checkpoint, State
 from generators.train.data import Batch, Row
 from generators.train.engine import Engine, choose_engine
+from generators.train.peers import ALONE, PeerLost, Peers
 
 mx = load_mlx()
 
@@ -46,7 +48,8 @@ class Interrupted(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """One run. settings: the recipe's `training` block. each_epoch: of its framings. stamp: hash of all that determines the result."""
+    """One run. settings: the recipe's `training` block. each_epoch: of its framings. stamp: hash of all that determines the result.
+    peers: who trains together; only the first of them reads and writes files."""
 
     model: Any
     base: str
@@ -60,12 +63,14 @@ class Job:
     checkpoints: Path
     metrics: Path
     adapter: Path
+    peers: Peers = ALONE
 
 
 def run(job: Job, watcher: Watcher) -> dict[str, Any]:
     """Train `job.model` in place and write the best adapter. Returns the summary of the run.
 
-    Raises Interrupted on SIGINT or SIGTERM, and UserError when the loss is no longer a number.
+    Raises Interrupted on SIGINT or SIGTERM, PeerLost when another process of the group is gone, and UserError when the loss is no longer a
+    number.
     """
     trainer = _Trainer(job, watcher)
     with _signals() as asked_to_stop, _at_continue(trainer.note_pause):
@@ -75,7 +80,15 @@ def run(job: Job, watcher: Watcher) -> dict[str, Any]:
         except _Stop as stop:
             trainer.save_checkpoint()
             raise Interrupted(stop.number, trainer.state.step) from None
+        except PeerLost as lost:
+            if not trainer.peers.first:
+                raise
+            trainer.save_checkpoint()
+            raise PeerLost(f"{lost}; the checkpoint of step {trainer.state.step} is written, and the next doit goes on from there") from lost
     return trainer.finish()
+
+
+_RANKS_APART = 7_919  # seeds: what one process drops out says nothing about what another does
 
 
 class _Stop(Exception):
@@ -85,13 +98,14 @@ class _Stop(Exception):
 
 class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
-        self.job, self.watcher, self.settings = job, watcher, job.settings
+        self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
         self.engine: Engine = choose_engine(job.model, job.lora, job.settings)
         self.optimiser = optimise.make_optimiser(job.settings)
         self.optimiser.init(job.model.trainable_parameters())
         self.state = State()
         self.best: dict[str, Any] = {}
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
+        self.engine.expect(self._all_batches())
         self.meter = Meter(current())
         self.since = _Since()
         self.undisturbed = False  # since the last line of metrics: no start, no pause
@@ -101,22 +115,37 @@ class _Trainer:
         self.undisturbed = False
 
     def resume(self) -> None:
+        if self.peers.first:
+            self._resume_from_files()
+        if not self.peers.alone:
+            self._follow_the_first()
+        self._say_what_runs()
+
+    def _resume_from_files(self) -> None:
         found = checkpoints.load_latest(self.job.checkpoints, self.job.stamp, self.watcher.say)
         metrics = self.job.metrics
         metrics.parent.mkdir(parents=True, exist_ok=True)
         if found is None:
             metrics.write_text("")
-        else:
-            self._restore(found)
-            with metrics.open("ab") as lines:
-                lines.truncate(self.state.metrics_bytes)
-            self.watcher.say(f"resuming at step {self.state.step} of {self.steps} (epoch {self.state.epoch + 1})")
-        self._say_what_runs()
+            return
+        self._restore(found)
+        with metrics.open("ab") as lines:
+            lines.truncate(self.state.metrics_bytes)
+        self.watcher.say(f"resuming at step {self.state.step} of {self.steps} (epoch {self.state.epoch + 1})")
 
     def _restore(self, found: Checkpoint) -> None:
         self.state, self.best = found.state, found.best
-        self.job.model.load_weights(list(found.adapter.items()), strict=False)
-        optimise.restore(self.optimiser, found.optimiser)
+        self._take(found.adapter, found.optimiser)
+
+    def _follow_the_first(self) -> None:
+        """The first process has what it was started with, or what it found in its checkpoints; now all have it."""
+        self.state = State(**json.loads(self.peers.told(json.dumps(asdict(self.state)))))
+        adapter = self.peers.copies(lora.parameters(self.job.model))
+        self._take(adapter, self.peers.copies(optimise.state_arrays(self.optimiser)))
+
+    def _take(self, adapter: dict[str, Any], optimiser: dict[str, Any]) -> None:
+        self.job.model.load_weights(list(adapter.items()), strict=False)
+        optimise.restore(self.optimiser, optimiser)
         mx.eval(self.job.model.parameters(), self.optimiser.state)
 
     def _say_what_runs(self) -> None:
@@ -124,7 +153,7 @@ class _Trainer:
         trained = sum(array.size for array in lora.parameters(self.job.model).values())
         self.watcher.say(
             f"{len(self.job.train)} rows, {self.steps} steps of {self.settings['batch_size']}; {trained / 1e6:.1f} M parameters trained; "
-            f"{device.kind} ({device.name}), BLAS: {device.blas}"
+            f"{device.kind} ({device.name}), BLAS: {device.blas}" + ("" if self.peers.alone else f"; {self.peers.count} processes together")
         )
         warning = slow_blas_warning(device)
         if warning:
@@ -133,8 +162,8 @@ class _Trainer:
     def train(self, asked_to_stop: list[int]) -> None:
         started = time.perf_counter() - self.state.trained_seconds
         self.asked_to_stop = asked_to_stop
-        if self.state.step == 0:
-            self._validate()
+        if self._is_due():
+            self._judge()
         self.meter.read()  # what loading took is no part of the first line's use and pace
         self.since = _Since()
         while not self.state.stop_reason:
@@ -149,23 +178,34 @@ class _Trainer:
                 self.state.epoch, self.state.batch = self.state.epoch + 1, 0
 
     def _epoch_batches(self) -> list[Batch]:
-        rows = data.rows_of_epoch(self.job.train, self.state.epoch, self.job.each_epoch)
-        return data.epoch_batches(rows, self.settings["batch_size"], self.job.seed, self.state.epoch)
+        return self._batches_of(self.state.epoch)
+
+    def _batches_of(self, epoch: int) -> list[Batch]:
+        rows = data.rows_of_epoch(self.job.train, epoch, self.job.each_epoch)
+        return data.epoch_batches(rows, self.settings["batch_size"], self.job.seed, epoch)
+
+    def _all_batches(self) -> Iterator[Batch]:
+        """This process's shares of every batch that the run will see."""
+        validation = data.validation_batches(self.job.valid, self.settings["batch_size"])
+        for batches in (validation, *(self._batches_of(epoch) for epoch in range(self.settings["epochs"]))):
+            yield from filter(None, map(self.peers.share_of, batches))
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """One optimiser update from the gradients of `batches`, weighted by their target tokens."""
         from mlx.optimizers import clip_grad_norm
         from mlx.utils import tree_unflatten
 
-        mx.random.seed(self.job.seed * 1_000_003 + self.state.step)  # dropout
+        mx.random.seed(self.job.seed * 1_000_003 + self.state.step + _RANKS_APART * self.peers.rank)  # dropout
         sums: dict[str, Any] = {}
         loss, tokens = 0.0, 0
         for batch in batches:
             self._check_stop()
-            batch_loss, gradients = self.engine.loss_and_gradients(batch)
-            sums = {name: sums[name] + mx.array(new) if sums else mx.array(new) for name, new in gradients.items()}
-            loss += batch_loss
             tokens += data.target_count(batch)
+            if share := self.peers.share_of(batch):
+                batch_loss, gradients = self.engine.loss_and_gradients(share)
+                sums = {name: sums[name] + mx.array(new) if sums else mx.array(new) for name, new in gradients.items()}
+                loss += batch_loss
+        loss, sums = self._over_peers(loss, sums, lora.parameters(self.job.model))
         scaled = tree_unflatten([(name, summed / tokens) for name, summed in sums.items()])
         gradients, norm = clip_grad_norm(scaled, self.settings["clip"] or math.inf)
         self._refuse_nonsense(loss / tokens, norm.item(), batches)
@@ -179,11 +219,25 @@ class _Trainer:
         self.since.add(loss, tokens, samples, norm.item())
         self.watcher.step(self.state.step, self.steps, loss / tokens)
 
+    def _over_peers(self, loss: float, sums: dict[str, Any], like: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+        """Loss and gradients of all processes. One that was asked to stop tells the others on this way, so that all stop at the same step.
+
+        like: the adapter's arrays, or nothing where there are no gradients.
+        """
+        if self.peers.alone:
+            return loss, sums
+        asked = self.asked_to_stop[0] if self.asked_to_stop else 0
+        stopping = [asked if rank == self.peers.rank else 0 for rank in range(self.peers.count)]
+        (loss, *numbers), sums = self.peers.sums([loss, *stopping], sums, like)
+        if any(numbers):
+            raise _Stop(int(max(numbers)))
+        return loss, sums
+
     def _refuse_nonsense(self, loss: float, norm: float, batches: Sequence[Batch]) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         samples = [line for batch in batches for line in data.describe(batch)]
-        raise UserError(
+        raise Diverged(
             f"the loss at step {self.state.step + 1} is {loss} (gradient norm {norm}); the last good checkpoint is kept. "
             f"Lower training.learning_rate, or look at the batch's samples:\n  " + "\n  ".join(samples)
         )
@@ -193,13 +247,23 @@ class _Trainer:
         last = step >= self.steps
         if step % self.settings["log_every"] == 0 or last:
             self._log()
-        if step % self.settings["validate_every"] == 0 or last:
-            self._validate()
-            self._consider_stopping()
-        if last and not self.state.stop_reason:
-            self.state.stop_reason = f"all {self.steps} steps done"
+        if self._is_due():
+            self._judge()
         if step % self.settings["checkpoint_every"] == 0 and not self.state.stop_reason:
             self.save_checkpoint()
+
+    def _is_due(self) -> bool:
+        """Whether the weights as they are have still to be validated: before the first step, now and then, and after the last. A run that
+        ended in the middle of a validation owes it when it goes on."""
+        step = self.state.step
+        return self.state.validated != step and (step % self.settings["validate_every"] == 0 or step >= self.steps)
+
+    def _judge(self) -> None:
+        self._validate()
+        if self.state.step:
+            self._consider_stopping()
+        if self.state.step >= self.steps and not self.state.stop_reason:
+            self.state.stop_reason = f"all {self.steps} steps done"
 
     def _consider_stopping(self) -> None:
         waited = self.state.step - self.state.best_step
@@ -208,13 +272,18 @@ class _Trainer:
 
     def _validate(self) -> None:
         """The whole validation set; keeps the weights when they are the best so far."""
+        if not self.peers.alone:  # machines of different kinds round differently
+            self.job.model.load_weights(list(self.peers.copies(lora.parameters(self.job.model)).items()), strict=False)
         loss, tokens = 0.0, 0
         for batch in data.validation_batches(self.job.valid, self.settings["batch_size"]):
             self._check_stop()
-            loss += self.engine.loss(batch)
             tokens += data.target_count(batch)
+            if share := self.peers.share_of(batch):
+                loss += self.engine.loss(share)
+        loss, _ = self._over_peers(loss, {}, {})
         mean = loss / tokens
         state = self.state
+        state.validated = state.step
         state.last_validation_loss = mean
         if state.first_validation_loss is None:
             state.first_validation_loss = mean
@@ -250,16 +319,21 @@ class _Trainer:
         self.undisturbed = True
 
     def _write(self, metrics: dict[str, Any]) -> None:
+        if not self.peers.first:
+            return
         with self.job.metrics.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(metrics) + "\n")
             self.state.metrics_bytes = lines.tell()
         self.watcher.measured(metrics)
 
     def _check_stop(self) -> None:
-        if self.asked_to_stop:
+        """Together they stop at a step's end, see `_over_peers`; a process that trains alone need not wait for it."""
+        if self.asked_to_stop and self.peers.alone:
             raise _Stop(self.asked_to_stop[0])
 
     def save_checkpoint(self) -> None:
+        if not self.peers.first:
+            return
         weights = lora.parameters(self.job.model)
         checkpoints.save(
             self.job.checkpoints, Checkpoint(self.state, weights, self.best, optimise.state_arrays(self.optimiser)), self.job.stamp
@@ -267,8 +341,9 @@ class _Trainer:
 
     def finish(self) -> dict[str, Any]:
         state = self.state
-        lora.save(self.best, self.job.lora, len(self.job.model.layers), self.job.base, self.job.adapter)
-        checkpoints.clear(self.job.checkpoints)
+        if self.peers.first:
+            lora.save(self.best, self.job.lora, len(self.job.model.layers), self.job.base, self.job.adapter)
+            checkpoints.clear(self.job.checkpoints)
         use = self.meter.read()
         summary = {
             "steps": state.step,

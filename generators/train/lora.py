@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from generators.device import load_mlx
-from generators.files import atomic_directory, write_json
+from generators.errors import UserError
+from generators.files import atomic_directory, read_json, write_json
 
 mx = load_mlx()
 
@@ -43,12 +44,45 @@ def _use_fused_arithmetic(model: Any) -> None:
     class FusedLoRALinear(LoRALinear):
         def __call__(self, x: Any) -> Any:
             y = self.linear(x)
-            low = self.dropout(x) @ self.lora_a
+            low = self.dropout(x) @ self.lora_a.astype(x.dtype)  # as it is, the product would keep a copy of x in float32
             return mx.addmm(y, low.astype(y.dtype), self.lora_b.astype(y.dtype), alpha=self.scale)
 
     for _, module in model.named_modules():
         if type(module) is LoRALinear:
             module.__class__ = FusedLoRALinear
+
+
+def load(model: Any, lora: dict[str, Any], folder: Path) -> None:
+    """Give the attached adapters the weights of the adapter in `folder`, to be trained on.
+
+    Raises UserError where it cannot be read, and where it is of another form: layers, rank, scale and targets must be as `lora` declares.
+    """
+    try:
+        found, weights = read_json(folder / "adapter_config.json"), list(mx.load(str(folder / "adapters.safetensors")).items())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"the adapter in {folder} cannot be read ({error}); train from the base") from error
+    wanted = adapter_config(lora, len(model.layers), "")
+    forms = [{**config, **config["lora_parameters"]} for config in (wanted, found)]
+    named = {"fine_tune_type": "dora", "num_layers": "layers", "rank": "rank", "scale": "alpha", "keys": "targets"}
+    other = [setting for key, setting in named.items() if forms[0][key] != forms[1][key]]
+    if other:
+        raise UserError(f"the adapter in {folder} has another lora.{other[0]} than the recipe; train from the base, or set lora as it was")
+    model.load_weights(weights, strict=False)
+    mx.eval(model.parameters())
+
+
+def recompute_activations(model: Any) -> None:
+    """Each block of `model` keeps its input only, and the backward pass computes the rest of it again. Other models stay as they are."""
+    from mlx_lm.tuner.trainer import grad_checkpoint
+
+    made: dict[type, type] = {}
+    for layer in model.layers:
+        kind = type(layer)
+        if kind not in made:  # mlx-lm changes the class, so it gets one of this model's own
+            made[kind] = type(kind.__name__, (kind,), {})
+        layer.__class__ = made[kind]
+    for kind in made.values():
+        grad_checkpoint(next(layer for layer in model.layers if type(layer) is kind))
 
 
 def parameters(model: Any) -> dict[str, Any]:

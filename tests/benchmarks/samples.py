@@ -2,7 +2,8 @@
 
 Each contender runs in a process of its own, on one core. `direct` is what `doit samples` does; `jinja` renders the texts and the sample
 template of every sample with compiled Jinja templates and serialises the row, as one would without knowing what the template writes.
-Speeds are samples a second of processor time and of wall time; memory is the peak of the process above what it had after its imports.
+`doit -n 1` and `doit -n 2` render the same in a project of 200 category files. Speeds are samples a second of processor time and of wall
+time; memory is the peak of the process above what it had after its imports.
 Writes build/benchmarks/samples.json.
 """
 
@@ -152,6 +153,37 @@ def in_a_process(contender: str, categories: int, in_each: int) -> dict[str, flo
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def through_doit(categories: int, in_each: int, processes: int) -> dict[str, float]:
+    """`doit -n PROCESSES samples` in a project of so many category files, nothing rendered before; and `doit samples` again."""
+    from ruamel.yaml import YAML
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        shutil.copytree(ROOT / "tests" / "specs" / "minimal" / "specs", root / "specs")
+        shutil.copytree(ROOT / "templates", root / "templates")
+        for name in ("dodo.py", "pyproject.toml"):
+            shutil.copy(ROOT / name, root / name)
+        (root / "build").mkdir()
+        for number in range(categories):
+            with (root / "specs" / "categories" / "turkish" / f"generated{number:03}.yaml").open("w", encoding="utf-8") as out:
+                YAML(typ="safe").dump(category(number, in_each), out)
+        doit = [sys.executable, "-m", "doit"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run([*doit, "list"], cwd=root, env=environment, check=True, capture_output=True)  # reads and checks the specs
+        started = time.perf_counter()
+        subprocess.run([*doit, "-n", str(processes), "samples"], cwd=root, env=environment, check=True, capture_output=True)
+        seconds, again = time.perf_counter() - started, time.perf_counter()
+        subprocess.run([*doit, "samples"], cwd=root, env=environment, check=True)
+        samples = sum(1 for path in (root / "build" / "samples").rglob("*.jsonl") for _ in path.open("rb"))
+        return {
+            "samples": samples,
+            "categories": categories,
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(samples / seconds),
+            "nothing_to_do_seconds": round(time.perf_counter() - again, 3),
+        }
+
+
 def same_bytes() -> bool:
     """Whether both contenders write the same."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
@@ -176,6 +208,7 @@ def main() -> None:
         "jinja": in_a_process("jinja", min(CATEGORIES_OF_JINJA, asked.categories), asked.in_each),
     }
     speed = {name: found["samples_per_processor_second"] for name, found in figures.items()}
+    figures |= {f"doit -n {processes}": through_doit(asked.categories, asked.in_each, processes) for processes in (1, 2)}
     result = {
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0]},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("jinja2",)}},
@@ -186,6 +219,7 @@ def main() -> None:
             "peak_memory_of_ten_times_the_samples_mb": round(
                 figures["direct"]["peak_memory_growth_mb"] - figures["direct, a tenth of each"]["peak_memory_growth_mb"], 1
             ),
+            "two_processes_over_one": round(figures["doit -n 1"]["seconds"] / figures["doit -n 2"]["seconds"], 2),
         },
     }
     target = ROOT / "build" / "benchmarks" / "samples.json"

@@ -1,11 +1,13 @@
-"""Training speed: `mlx_lm`'s trainer, torch with PEFT, and ours, in turn, on the same rows, rank, batch size and dtype.
+"""Training speed: `mlx_lm.lora`'s trainer, torch with PEFT, and ours, in turn, on the same rows, rank, batch size, optimiser and dtype.
 
     python tests/benchmarks/train_speed.py --shape gemma3-270m --steps 6
-    python tests/benchmarks/train_speed.py --shape gemma-2b --batch-size 32 --contenders mlx_lm,ours
+    python tests/benchmarks/train_speed.py --device gpu --shape gemma-2b --steps 40
+    python tests/benchmarks/train_speed.py --write-rows rows.jsonl      # for a machine without a build: --rows rows.jsonl there
 
 Weights are random in the shape of the real model (speed does not depend on their values); rows are the framed corpus of the default
 recipe (`doit _frames:jessy-mini base:gemma-3-270m` first) or a file of `{"key", "ids", "targets"}` lines. Each contender runs in a process
-of its own; the first steps of each are not counted. Writes build/benchmarks/train_speed-<shape>-<batch size>.json.
+of its own, with the BLAS that training takes; the first steps of each are not counted. Prints samples and target tokens a second, peak
+memory and the ratios, and writes them to build/benchmarks/train_speed-<shape>-<batch size>.json.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         model_type="gemma", hidden_size=2048, num_hidden_layers=18, intermediate_size=16384, num_attention_heads=8, head_dim=256,
         num_key_value_heads=1, vocab_size=256000, rms_norm_eps=1e-6,
     ),
+    "tiny": dict(  # of no real model: shows in seconds that the contenders run
+        model_type="gemma", hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=2, head_dim=32,
+        num_key_value_heads=1, vocab_size=4000, rms_norm_eps=1e-6,
+    ),
 }  # fmt: skip
 LORA = {"rank": 16, "alpha": 32, "dropout": 0.0, "layers": -1, "dora": False,
         "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}  # fmt: skip
@@ -42,11 +48,20 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="gemma3-270m")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="that of MLX, when it has both")
+    parser.add_argument("--sizes", type=int, help="of batches that ours is compiled for, on a GPU")
+    parser.add_argument("--checkpointing", action="store_true", help="activations computed twice, by ours and mlx_lm")
+    parser.add_argument("--rows", type=Path, help="a file of rows, in place of the default recipe's")
+    parser.add_argument("--write-rows", type=Path, help="write such a file and stop")
     parser.add_argument("--contenders", default="mlx_lm,ours")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.write_rows:
+        lines = [json.dumps({"key": row.key, "ids": row.ids, "targets": row.targets}) for row in _rows(options)]
+        options.write_rows.write_text("\n".join(lines) + "\n")
+        return
     if options.only:
+        _use(options.device)
         print(json.dumps(CONTENDERS[options.only](options)))
         return
     figures = {}
@@ -54,6 +69,16 @@ def main() -> None:
         figures[name] = _in_a_process_of_its_own(name)
         print(name, json.dumps(figures[name]), flush=True)
     _write(options, figures)
+
+
+def _use(device: str | None) -> None:
+    from generators.device import load_mlx
+
+    mx = load_mlx()
+    if device == "cpu":
+        mx.set_default_device(mx.cpu)
+    elif device == "gpu" and mx.default_device() == mx.Device(mx.cpu):
+        raise SystemExit("MLX has no GPU here; pip install 'mlx[cuda13]' on Linux")
 
 
 def _in_a_process_of_its_own(name: str) -> dict[str, Any]:
@@ -72,7 +97,7 @@ def _write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
         return mine / theirs if mine and theirs else None
 
     made = {
-        "shape": options.shape, "batch_size": options.batch_size, "steps": options.steps,
+        "shape": options.shape, "batch_size": options.batch_size, "steps": options.steps, "checkpointing": options.checkpointing,
         "machine": {"platform": platform.platform(), "processor": platform.processor(), "device": figures.get("ours", {}).get("device")},
         "versions": {name: _version(metadata, name) for name in ("mlx", "mlx-lm", "torch", "peft", "numpy")},
         "contenders": figures,
@@ -82,7 +107,19 @@ def _write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     target = ROOT / "build" / "benchmarks" / f"train_speed-{options.shape}-{options.batch_size}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(made, indent=2) + "\n")
-    print(json.dumps(made["ratios"], indent=2))
+    _print_table(figures, made["ratios"])
+
+
+def _print_table(figures: dict[str, Any], ratios: dict[str, float | None]) -> None:
+    print(f"{'':12} {'samples/s':>10} {'targets/s':>10} {'s a step':>10} {'peak GB':>10}")
+    for name, found in figures.items():
+        if "error" in found:
+            print(f"{name:12} failed: {found['error'].splitlines()[-1] if found['error'] else 'without a word'}")
+            continue
+        numbers = (found["samples_per_s"], found["target_tokens_per_s"], found["seconds_per_step"], found["peak_bytes"] / 1e9)
+        print(f"{name:12} " + " ".join(f"{number:10.3f}" for number in numbers))
+    for what, ratio in ratios.items():
+        print(f"ours, {what}: " + (f"{ratio:.2f}" if ratio else "not known"))
 
 
 def _version(metadata: Any, name: str) -> str | None:
@@ -98,12 +135,20 @@ def _rows(options: argparse.Namespace) -> list[Any]:
 
     if options.rows:
         lines = [json.loads(line) for line in options.rows.read_text().splitlines()]
-        return [Row(str(index), "", line["key"], 0, tuple(line["ids"]), tuple(line["targets"])) for index, line in enumerate(lines)]
+        size = SHAPES[options.shape]["vocab_size"]  # which token it is does not matter to speed, that the model has it does
+        return [
+            Row(str(index), "", line["key"], 0, tuple(id % size for id in line["ids"]), tuple(line["targets"]))
+            for index, line in enumerate(lines)
+        ]
     from generators.specs.project import load
     from generators.tokens import Tokenizer
 
+    from dataclasses import replace
+
     tokenizer = Tokenizer.load(ROOT / "build/models/gemma-3-270m", load(ROOT).chat_formats["gemma"])
-    return [row for row in load_rows(ROOT / "build/recipes/jessy-mini/frames/train.jsonl", tokenizer, 4096) if row.frame == 0]
+    rows = load_rows(ROOT / "build/recipes/jessy-mini/frames/train.jsonl", tokenizer, 4096)
+    size = SHAPES[options.shape]["vocab_size"]
+    return [replace(row, ids=tuple(id % size for id in row.ids)) for row in rows if row.frame == 0]
 
 
 def _random_model(shape: str, adapters: bool) -> Any:
@@ -130,45 +175,53 @@ def _random_model(shape: str, adapters: bool) -> Any:
     return model
 
 
+class _Marks:
+    """A watcher that notes when each step is done."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr)
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        self.at.append(time.perf_counter())
+
+    def measured(self, metrics: dict[str, Any]) -> None:
+        """Its rates are of the whole run, the warm-up too."""
+
+
 def ours(options: argparse.Namespace) -> dict[str, Any]:
+    """The training loop as `doit train` runs it, its clipping and its lines of metrics included; validations and checkpoints are not counted."""
+    import tempfile
+
     from generators import device
+    from generators.specs.schema import RECIPE
+    from generators.train import data, loop, lora, shapes
 
-    mx = device.load_mlx()
-    from mlx.utils import tree_unflatten
-
-    from generators.train import data, optimise
-    from generators.train.engine import choose_engine
-
-    model = _random_model(options.shape, adapters=True)
-    settings = {
-        "optimiser": "adam",
-        "learning_rate": LEARNING_RATE,
-        "weight_decay": 0.0,
-        "base_bits": None,
-        "gradient_checkpointing": False,
-    }
-    engine = choose_engine(model, LORA, settings)
-    optimiser = optimise.make_optimiser(settings)
-    optimiser.init(model.trainable_parameters())
-    batches = [batch for epoch in range(9) for batch in data.epoch_batches(_rows(options), options.batch_size, 0, epoch)]
-
-    def step(batch: Any) -> None:
-        _, gradients = engine.loss_and_gradients(batch)
-        tokens = data.target_count(batch)
-        optimiser.update(model, tree_unflatten([(name, mx.array(gradient) / tokens) for name, gradient in gradients.items()]))
-        mx.eval(model.trainable_parameters(), optimiser.state)
-
-    per_epoch = len(batches) // 9
-    warm = batches[:per_epoch] if device.current().kind != "cpu" else batches[:WARM_UP]  # on a GPU every shape is compiled once
-    for batch in warm:
-        step(batch)
-    counted = batches[len(warm) : len(warm) + options.steps]
-    start = time.perf_counter()
-    for batch in counted:
-        step(batch)
-    seconds = time.perf_counter() - start
+    device.load_mlx()
+    if options.sizes:
+        shapes.MOST[device.current().kind] = options.sizes
+    model, rows = _random_model(options.shape, adapters=True), _rows(options)
+    if options.checkpointing:
+        lora.recompute_activations(model)
+    per_epoch = -(-len(rows) // options.batch_size)
+    warm = per_epoch if device.current().kind != "cpu" else WARM_UP  # on a GPU every size is compiled once
+    epochs, rare = -(-(warm + options.steps) // per_epoch), 10**9
+    settings = {name: field["default"] for name, field in RECIPE["training"]["schema"].items()} | {
+        "optimiser": "adam", "learning_rate": LEARNING_RATE, "batch_size": options.batch_size, "epochs": epochs, "memory_budget_gb": rare,
+        "max_steps": warm + options.steps, "validate_every": rare, "checkpoint_every": rare, "patience": 0,
+    }  # fmt: skip
+    marks = _Marks()
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        loop.run(
+            loop.Job(model, options.shape, LORA, settings, "one", rows, rows[: options.batch_size], 0, "", at / "c", at / "m", at / "a"), marks
+        )
+    batches = [batch for epoch in range(epochs) for batch in data.epoch_batches(rows, options.batch_size, 0, epoch)]
+    counted = batches[warm : warm + options.steps]
     samples = sum(len(group.rows) for batch in counted for group in batch)
-    return _figures(seconds, samples, sum(map(data.target_count, counted)), options.steps)
+    return _figures(marks.at[-1] - marks.at[warm - 1], samples, sum(map(data.target_count, counted)), options.steps)
 
 
 def mlx_lm(options: argparse.Namespace) -> dict[str, Any]:
@@ -205,9 +258,11 @@ def mlx_lm(options: argparse.Namespace) -> dict[str, Any]:
         steps_per_save=10**9,
         max_seq_length=4096,
         adapter_file="/dev/null",
+        grad_checkpoint=options.checkpointing,
     )
     sys.stdout = sys.stderr
-    trainer.train(model, optim.Adam(learning_rate=LEARNING_RATE), dataset, args=arguments, iterate_batches=batches)
+    adam = optim.Adam(learning_rate=LEARNING_RATE, bias_correction=True)
+    trainer.train(model, adam, dataset, args=arguments, iterate_batches=batches)
     sys.stdout = sys.__stdout__
     seconds = marks[warm + options.steps] - marks[warm]
     counted = seen[warm : warm + options.steps]
