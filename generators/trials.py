@@ -448,7 +448,7 @@ def _promote(project: Project, paths: Paths, made: Paths, name: str, deployed: _
         try:
             stages._release(project, paths, made, name, found.b.judged, retrained=True)
         except UserError as error:
-            failure = str(error)
+            failure = str(error).replace("doit deploy again", f"doit retrain:{name} again")  # that would deploy what was built before
     pill = "Not promoted" if not decision.promoted else "Good, not deployed" if failure else "Promoted"
     lines = [*decision.reasons, *([f"it could not be deployed: {failure}"] if failure else [])]
     about = {"title": pill, "lead": f"A candidate beside {deployed.name}.", "lines": lines}

@@ -254,7 +254,7 @@ def test_without_ollama_the_candidate_is_built_and_judged(tiny: tuple[Project, P
     before = {path: path.stat().st_mtime_ns for path in paths.recipe("tiny").root.rglob("*") if path.suffix in (".gguf", ".txt", ".jsonl")}
     with pytest.raises(UserError, match="the candidate of tiny is good, and could not be deployed: no Ollama answers") as error:
         trials.retrain(project, paths, "tiny", False)
-    assert error.value.exit_code == EXIT_FAILED
+    assert error.value.exit_code == EXIT_FAILED and "doit retrain:tiny again" in str(error.value)
     verdict = read_json(paths.retrain("tiny").verdict)
     assert (verdict["promoted"], verdict["deployed"], verdict["against"]) == (True, False, "tiny as built")
     found = list(read_jsonl(paths.retrain("tiny").root / "evaluation" / "tuned.jsonl"))
