@@ -1046,6 +1046,7 @@ def _release(project: Project, paths: Paths, made: Paths, name: str, judged: Jud
     from generators import deploy as deploying
     from generators import progress
     from generators.deploy import history
+    from generators.errors import UserError
     from generators.evaluate import kept
     from generators.files import sha256_file
     from generators.parity import ollama_host
@@ -1060,7 +1061,10 @@ def _release(project: Project, paths: Paths, made: Paths, name: str, judged: Jud
     there = [found.sha256 for found in (history.last(paths.deployments, first), history.before(paths.deployments, first)) if found]
     sha256, system = sha256_file(gguf), outputs.frames / "system.txt"
     keep_adapter(outputs.adapter, paths.retrain(name).adapters, sha256, made_from(project, made, name), there)
-    judged = judged or kept.of_recipe(outputs.evaluation)
+    try:
+        judged = judged or kept.of_recipe(outputs.evaluation)
+    except UserError as error:
+        progress.say(f"its evaluation is not kept with the deployment: {error}")  # what is deployed answers all the same
     if judged and judged.told["engine"]["digest"] == sha256:
         kept.keep(paths.evaluations, of_deployment(sha256, system.read_text(encoding="utf-8").strip()), judged)
 

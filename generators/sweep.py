@@ -194,7 +194,8 @@ class Sweep:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """(columns, lines), the best first, then by validation loss; what failed comes last."""
         names = list(self.results[0]["values"]) if self.results else []
-        columns = [*(name.partition(".")[2] for name in names), "validation loss", "at step", "dev: all checks", "accuracy", "appropriateness", "against the recipe", ""]
+        judged = ("validation loss", "at step", "dev: all checks", "accuracy", "appropriateness", "against the recipe", "")
+        columns = [*(name.partition(".")[2] for name in names), *judged]
 
         def place(found: Spec) -> tuple[bool, float]:
             return found["point"] != self.ranking.best, found["training"].get("best_validation_loss", math.inf)

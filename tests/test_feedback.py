@@ -41,7 +41,10 @@ def exchange(query: str, answer: str, line: int = 1, **more: Any) -> Exchange:
 
 
 def candidates(*exchanges: Exchange) -> tuple[list[Candidate], list[LeftOut]]:
-    found = list(candidates_of(exchanges, ["<özel>"], ["jessy"], lambda answer: answer.removeprefix("<iterations>1</iterations>").strip()))
+    def unmarked(answer: str) -> str:
+        return answer.removeprefix("<iterations>1</iterations>").strip()
+
+    found = list(candidates_of(exchanges, frozenset({"<özel>"}), ("jessy",), unmarked))
     return [each for each in found if isinstance(each, Candidate)], [each for each in found if isinstance(each, LeftOut)]
 
 
@@ -379,10 +382,10 @@ def test_a_group_that_outgrows_its_balance_is_named(project: Path, known: Known)
 
 def test_a_place_is_found_by_words_cues_and_length() -> None:
     whole = load(ROOT, keep=False, captured=False)
-    placer = Placer(whole.categories, whole.tiers)
+    placer = Placer({name: {**spec, "examples": spec["examples"][:15]} for name, spec in whole.categories.items()}, whole.tiers)
     asked = {
         "rustta iki mutable reference neden olmuyo": ("Borrow checker aynı anda iki `&mut` referansa izin vermez.", "technical/rust", "tr"),
-        "selam kanka": ("Selam, hoş geldin!", "turkish/greetings", "tr"),
+        "bi konuda bir şey sorabilir miyim": ("Tabii, buyur sor.", "turkish/greetings", "tr"),
         "Is it ever right to lie to a friend?": ("I think it can be, when the truth would only wound.", "philosophical/ethics", "en"),
     }
     for query, (answer, category, spoken) in asked.items():
@@ -576,6 +579,18 @@ def test_lines_that_cannot_be_read_decide_nothing_and_are_kept(tmp_path: Path) -
     store.decide(path, "c", store.ACCEPTED, "turkish/casual", "a:1")
     assert store.decisions(path) == {"a": "rejected", "c": "accepted"} and b"\xff{\n" in path.read_bytes()
     assert (tmp_path / "feedback" / ".gitignore").read_text() == "*\n"
+
+
+def test_what_cannot_be_remembered_is_told(tmp_path: Path) -> None:
+    (tmp_path / "decisions.jsonl").mkdir()
+    with pytest.raises(UserError, match="decisions.jsonl cannot be written: Is a directory"):
+        store.decide(tmp_path / "decisions.jsonl", "c", store.ACCEPTED, "turkish/casual", "a:1")
+
+
+def test_what_was_taken_out_is_counted_of_what_is_shown() -> None:
+    said = (("mailim a@b.co", "Tamam."),)
+    (found,), _ = candidates(exchange("numaram 0532 123 45 67 olsun diye düşündüm", "Tamam, 0532 123 45 67.", conversation=said))
+    assert found.taken_out == {"phone": 2} and found.conversation == (("mailim [mail]", "Tamam."),)
 
 
 def test_decisions_hold_whatever_the_order_of_the_logs(known: Known) -> None:

@@ -166,8 +166,9 @@ def test_the_trainer_reports_where_the_recipe_says(tmp_path: Path, monkeypatch: 
 
     module, outputs = stand_in(monkeypatch, "swanlab"), RecipePaths(tmp_path / "jessy-mini")
     job = tiny_job(write_hf(tmp_path / "model", "gemma"), outputs.root)
-    monkeypatch.setattr(training, "_job", lambda *_: job)
-    recipe = {"training": job.settings | {"report_to": "swanlab"}, "lora": job.lora}
+    monkeypatch.setattr(training, "prepare", lambda *_: training.Prepared(job.model, {"train": job.train, "valid": job.valid}))
+    settings = job.settings | {"report_to": "swanlab", "hosts": [], "backend": None}
+    recipe = {"training": settings, "lora": job.lora, "framings": {"each_epoch": job.each_epoch}}
     training.train(recipe, tmp_path / "model", tmp_path, {}, 512, 1, outputs, Silent())
     lines = [json.loads(line) for line in outputs.metrics.read_text().splitlines()]
     assert [named["step"] for _, named in module.named("log")] == [line["step"] for line in lines] and len(lines) > 4

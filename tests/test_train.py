@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_hf
-from training_jobs import LORA, SETTINGS, Silent, random_rows, tiny_job
+from training_jobs import SETTINGS, Silent, random_rows, tiny_job
 
 from generators.device import load_mlx
 from generators.errors import UserError
-from generators.train import checkpoint, data, load_model, loop, lora, optimise
+from generators.train import checkpoint, data, loop, lora, optimise
 from generators.train.forward import MlxEngine
 
 mx = load_mlx()

@@ -140,12 +140,17 @@ def test_dropout_is_of_training_only_and_seeded(tiny: Path, tmp_path: Path) -> N
     ("changed", "modules"),
     [
         ({}, {f"model.layers.{layer}.{name}" for layer in (0, 1) for name in lora._keys(list(LINEAR_LAYERS))}),
-        ({"targets": ["v_proj", "up_proj"]}, {f"model.layers.{layer}.{name}" for layer in (0, 1) for name in ("self_attn.v_proj", "mlp.up_proj")}),
+        (
+            {"targets": ["v_proj", "up_proj"]},
+            {f"model.layers.{layer}.{name}" for layer in (0, 1) for name in ("self_attn.v_proj", "mlp.up_proj")},
+        ),
         ({"targets": ["o_proj"], "layers": 1}, {"model.layers.1.self_attn.o_proj"}),
     ],
     ids=["all", "targets", "layers"],
 )
-def test_adapters_are_on_the_targets_of_the_last_layers_and_nothing_else_is_trained(changed: dict[str, Any], modules: set[str], tiny: Path) -> None:
+def test_adapters_are_on_the_targets_of_the_last_layers_and_nothing_else_is_trained(
+    changed: dict[str, Any], modules: set[str], tiny: Path
+) -> None:
     model = load_model(tiny)
     lora.attach(model, LORA | changed | {"rank": 3, "alpha": 12}, 0)
     assert set(lora.parameters(model)) == {f"{module}.lora_{part}" for module in modules for part in "ab"}
@@ -168,7 +173,9 @@ def test_training_touches_the_adapter_only(tiny: Path, tmp_path: Path) -> None:
 # --- batch_size, epochs, max_steps, log_every, validate_every
 
 
-def test_an_epoch_shows_every_row_once_and_the_last_batch_may_be_smaller(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_shows_every_row_once_and_the_last_batch_may_be_smaller(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """14 rows in batches of 4."""
     job = tiny_job(tiny, tmp_path, {"epochs": 2})
     kind = type(choose_engine(job.model, job.lora, job.settings))
@@ -188,7 +195,8 @@ def test_an_epoch_shows_every_row_once_and_the_last_batch_may_be_smaller(tiny: P
 
 
 @pytest.mark.parametrize(
-    ("changed", "steps"), [({"epochs": 1}, 4), ({"epochs": 3, "max_steps": 5}, 5), ({"epochs": 1, "max_steps": 9}, 4), ({"accumulation": 3}, 4)]
+    ("changed", "steps"),
+    [({"epochs": 1}, 4), ({"epochs": 3, "max_steps": 5}, 5), ({"epochs": 1, "max_steps": 9}, 4), ({"accumulation": 3}, 4)],
 )
 def test_epochs_or_max_steps_end_the_run_whichever_comes_first(changed: dict[str, Any], steps: int, tiny: Path, tmp_path: Path) -> None:
     job = tiny_job(tiny, tmp_path, changed | {"log_every": 1, "validate_every": 2, "learning_rate": 1e-4})

@@ -62,7 +62,9 @@ def test_the_padding_of_the_corpus_costs_little(device: str, most: float, run: l
     sizes = shapes.choose(batches, shapes.MOST[device])
     chosen = [shapes.smallest(sizes, batch) for batch in batches]
     padded = sum(size.rows * size.length for size in chosen if size)
-    tokens = sum(len(group.prefix) + sum(len(row.ids) - 1 - len(group.prefix) for row in group.rows) for batch in batches for group in batch)
+    tokens = sum(
+        len(group.prefix) + sum(len(row.ids) - 1 - len(group.prefix) for row in group.rows) for batch in batches for group in batch
+    )
     assert padded < most * tokens
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from generators.dataset.similar import levelled, normalised
 from generators.feedback.attacks import attack_in
 from generators.feedback.exchanges import BAD, BETTER, GOOD, Exchange, Turn
-from generators.feedback.privacy import strip, without_placeholders
+from generators.feedback.privacy import Stripped, strip, without_placeholders
 from generators.feedback.texts import cleaned, unframed
 from generators.turkish import words
 
-LONGEST = 20_000  # bytes of a text; nobody makes a sample of it
+LONGEST = 20_000  # letters of a text; nobody makes a sample of it
+_REMEMBERED = 2048  # texts; what is said in a conversation is met again with each of its later exchanges
 MOST_TURNS = 3  # before the last, in a sample of several
 # Words that stand for something said before, in a short question; and words that with those alone make no question of their own.
 _POINTING = frozenset("bunu şunu onu bunun onun buna ona bundan ondan öyle böyle it that those they them he she".split())
@@ -86,7 +88,7 @@ def _is_bare(query: str) -> bool:
 
 
 def candidates_of(
-    exchanges: Iterable[Exchange], control_tokens: Collection[str], keep: Collection[str], unmarked: Callable[[str], str]
+    exchanges: Iterable[Exchange], control_tokens: frozenset[str], keep: tuple[str, ...], unmarked: Callable[[str], str]
 ) -> Iterator[Candidate | LeftOut]:
     """Each different exchange once, in the order in which they were read. keep: names that are no personal data. unmarked: takes the marker
     of iterations off an answer."""
@@ -156,7 +158,7 @@ def _judged_turns(turns: Sequence[Turn], judged: dict[tuple[str, str], tuple[str
     return tuple(found)
 
 
-def _without_attacks(exchange: Exchange, control_tokens: Collection[str]) -> Exchange | str:
+def _without_attacks(exchange: Exchange, control_tokens: frozenset[str]) -> Exchange | str:
     """The exchange with what was said since the last attack, or what the attack is where it holds one, or leans on one."""
     attack = _attack((exchange.query, exchange.answer, exchange.correction or ""), control_tokens)
     turns = list(exchange.conversation)
@@ -169,28 +171,29 @@ def _without_attacks(exchange: Exchange, control_tokens: Collection[str]) -> Exc
     return attack or replace(exchange, conversation=tuple(turns))
 
 
-def _attack(texts: Iterable[str], control_tokens: Collection[str]) -> str | None:
-    return next((found for text in texts if text and (found := attack_in(text, control_tokens))), None)
+def _attack(texts: Iterable[str], control_tokens: frozenset[str]) -> str | None:
+    return next((found for text in texts if text and (found := _attack_in(text, control_tokens))), None)
 
 
-def _stripped(exchange: Exchange, sources: tuple[str, ...], keep: Collection[str]) -> Candidate | LeftOut:
-    taken: Counter[str] = Counter()
+_attack_in, _strip = lru_cache(_REMEMBERED)(attack_in), lru_cache(_REMEMBERED)(strip)
 
-    def without(text: str) -> str:
-        found = strip(text, exchange.speaker, exchange.known, keep)
-        taken.update(found.counts)
-        return found.text
 
-    answer = without(exchange.correction or exchange.answer)
+def _stripped(exchange: Exchange, sources: tuple[str, ...], keep: tuple[str, ...]) -> Candidate | LeftOut:
+    def without(text: str) -> Stripped:
+        return _strip(text, exchange.speaker, exchange.known, keep)
+
+    query, answer, said = map(without, (exchange.query, exchange.correction or exchange.answer, exchange.answer))
+    turns = [(without(user), without(answer)) for user, answer in exchange.conversation]
     candidate = Candidate(
-        without(exchange.query),
-        answer,
+        query.text,
+        answer.text,
         sources,
-        tuple((without(user), without(said)) for user, said in exchange.conversation),
+        tuple((user.text, answer.text) for user, answer in turns),
         exchange.verdict,
-        without(exchange.answer) if exchange.correction else "",
-        taken,
+        said.text if exchange.correction else "",
     )
+    shown = [query, answer, *(text for turn in turns[len(turns) - len(candidate.turns_before) :] for text in turn)]
+    candidate = replace(candidate, taken_out=sum((text.counts for text in shown), Counter()))
     if not _says_something(candidate.query) or not _says_something(candidate.answer):
         return LeftOut(candidate.sources[0], "nothing but personal data")
     if not candidate.conversation and _is_bare(candidate.query):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from generators.dataset.quality import Query
+from generators.errors import UserError
 from generators.feedback.judging import Proposed
 from generators.files import atomic_path, private_folder, to_json
 
@@ -94,10 +95,13 @@ def _rows(path: Path, *needed: str) -> Iterator[tuple[int, Row]]:
 
 
 def _add(path: Path, rows: Iterable[Row]) -> None:
-    """Behind what is there, byte for byte, whole or not at all."""
-    private_folder(path.parent)
-    there = path.read_bytes() if path.is_file() else b""
-    if there and not there.endswith(b"\n"):
-        there += b"\n"
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(there + "".join(to_json(row) + "\n" for row in rows).encode())
+    """Behind what is there, byte for byte, whole or not at all. Raises UserError where that cannot be."""
+    try:
+        private_folder(path.parent)
+        there = path.read_bytes() if path.is_file() else b""
+        if there and not there.endswith(b"\n"):
+            there += b"\n"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(there + "".join(to_json(row) + "\n" for row in rows).encode())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

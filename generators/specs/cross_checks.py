@@ -461,7 +461,9 @@ def _dev_half(specs: Specs, document: Document, asked: list[str]) -> Iterator[Pr
 
     suites = specs.project.suites
     names = asked or list(suites)
-    if all(name in suites for name in [*names, *specs.names("suite")]) and not any(half_of(name, case) == "dev" for name in names for case in suites[name]["cases"]):
+    if not all(name in suites for name in [*names, *specs.names("suite")]):
+        return  # what is wrong with a suite, or that there is none, is told already
+    if not any(half_of(name, case) == "dev" for name in names for case in suites[name]["cases"]):
         yield document.problem(("sweep",), "sweep: no case of its suites is in the dev half, by which points are judged; add cases")
 
 

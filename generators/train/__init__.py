@@ -77,7 +77,10 @@ class Prepared:
         from generators.train.data import Row
 
         told = json.loads(text)
-        self.rows = {split: [Row(*row[:4], tuple(row[4]), tuple(row[5])) for row in rows] for split, rows in told.items()}
+        self.rows = {
+            split: [Row(name, source, key, frame, tuple(ids), tuple(targets)) for name, source, key, frame, ids, targets in rows]
+            for split, rows in told.items()
+        }
 
 
 def prepare(request: Request, watcher: Any, rows_too: bool = True) -> Prepared:

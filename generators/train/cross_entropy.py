@@ -37,7 +37,7 @@ class Head:
 
         Returns the summed loss in nats, a float32 scalar, and its gradient (N, width), or None
         without; both lazy."""
-        total, gradients = mx.array(0.0), []
+        total, gradients = mx.array(0.0), list[Any]()
         hidden = mx.stop_gradient(hidden)
         for start in range(0, hidden.shape[0], self.chunk):
             part = slice(start, start + self.chunk)

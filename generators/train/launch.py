@@ -16,14 +16,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from generators.errors import UserError
 from generators.files import read_json, write_json
 
+_LOOK_EVERY_S = 0.5
 _PATIENCE_S = 30.0  # for mlx.launch and the others to end when the first process has
 _PORT = 32323  # mlx.launch's own; with ring every process takes the next one
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -66,7 +66,7 @@ def run(
     relay = _Relay(watcher, names)
     with subprocess.Popen(
         _command(machines, folder, backend, port),
-        stdin=subprocess.PIPE,  # mlx.launch hands it on
+        stdin=subprocess.PIPE,  # mlx.launch hands it on, see _look_after
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is handed on to the first process only, which tells the others at the end of a step
@@ -144,7 +144,9 @@ def _require_reachable(hosts: Sequence[str], addresses: Sequence[str]) -> None:
     local = [ipaddress.ip_address(address).is_loopback for address in addresses]
     if any(local) and not all(local):
         wrong = hosts[local.index(True)]
-        raise UserError(f"training.hosts: {wrong} is this machine's address for itself, where the others cannot reach it; write its address in the network")
+        raise UserError(
+            f"training.hosts: {wrong} is this machine's address for itself, where the others cannot reach it; write its address in the network"
+        )
 
 
 class _Relay:
@@ -152,7 +154,6 @@ class _Relay:
 
     def __init__(self, watcher: Any, names: Sequence[str]):
         self._watcher, self._names = watcher, names
-        self._calm: Callable[[], None] = lambda: None
         self.first_pid: int | None = None
         self.stopped_by = 0  # a signal that this process handed on
         self._summary: dict[str, Any] | None = None
@@ -164,10 +165,9 @@ class _Relay:
     def read(self, process: subprocess.Popen[bytes]) -> None:
         """Until all processes have ended."""
         assert process.stdout is not None and process.stderr is not None
-        self._calm = partial(_calm, process)
         beside = threading.Thread(target=self._read_each, args=(process.stderr, self._tell))
         over = threading.Event()
-        guard = threading.Thread(target=self._end_what_hangs, args=(process, over))
+        guard = threading.Thread(target=self._look_after, args=(process, over))
         for thread in (beside, guard):
             thread.start()
         try:
@@ -182,8 +182,16 @@ class _Relay:
             self._first_is_done.set()
             guard.join()
 
-    def _end_what_hangs(self, process: subprocess.Popen[bytes], over: threading.Event) -> None:
-        """mlx.launch waits for ever for a machine that does not answer."""
+    def _look_after(self, process: subprocess.Popen[bytes], over: threading.Event) -> None:
+        """mlx.launch asks without a pause whether it can write to its processes, which takes a core; when it finds out that one here has
+        closed its input, it leaves it in peace. And it waits for ever for a machine that does not answer."""
+        assert process.stdin is not None
+        while not over.wait(_LOOK_EVERY_S):
+            with suppress(OSError):  # it has ended
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+            if self.first_pid is not None:  # now all have closed theirs
+                break
         self._first_is_done.wait()
         if not over.wait(_PATIENCE_S):
             os.killpg(process.pid, signal.SIGKILL)
@@ -214,7 +222,6 @@ class _Relay:
             return
         if kind == "pid":
             self.first_pid = value
-            self._calm()
         elif kind == "step":
             self._watcher.step(*value)
         elif kind in ("say", "measured"):
@@ -238,14 +245,6 @@ class _Relay:
     def _who(self, rank: int) -> str:
         how = dict(reversed(self._ended)).get(rank, "ended without a word")
         return f"the process {rank} on {self._names[rank]} {how}"
-
-
-def _calm(process: subprocess.Popen[bytes]) -> None:
-    """mlx.launch asks without a pause whether it can write to its processes, which takes a core; when it finds out that one here has closed
-    its input, it leaves it in peace."""
-    assert process.stdin is not None
-    process.stdin.write(b"\n")
-    process.stdin.flush()
 
 
 @contextmanager

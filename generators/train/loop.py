@@ -84,7 +84,9 @@ def run(job: Job, watcher: Watcher) -> dict[str, Any]:
             if not trainer.peers.first:
                 raise
             trainer.save_checkpoint()
-            raise PeerLost(f"{lost}; the checkpoint of step {trainer.state.step} is written, and the next doit goes on from there") from lost
+            raise PeerLost(
+                f"{lost}; the checkpoint of step {trainer.state.step} is written, and the next doit goes on from there"
+            ) from lost
     return trainer.finish()
 
 

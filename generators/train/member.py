@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ class _Teller:
     """The watcher of the first process."""
 
     def tell(self, event: str, value: Any) -> None:
-        os.write(sys.stdout.fileno(), (json.dumps({"event": event, "value": value}) + "\n").encode())  # whole lines, from any thread
+        line = (json.dumps({"event": event, "value": value}) + "\n").encode()
+        with suppress(BrokenPipeError):  # whoever listened is gone; the training need not be
+            os.write(sys.stdout.fileno(), line)  # whole, from any thread
 
     def say(self, line: str) -> None:
         self.tell("say", line)
@@ -41,16 +44,16 @@ class _Silent(_Teller):
 
 def main(request: str, backend: str, grace_s: str = "60") -> int:
     """grace_s: how many seconds after a signal a step may take. Returns the exit code."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing is read; mlx.launch stops asking, see generators.train.launch
     from generators.train.peers import join
 
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing is read; mlx.launch stops asking, see launch._calm
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # the training has handlers of its own; before and after it there is nothing to save
     try:
         peers = join(backend)
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
         return error.exit_code
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the training has handlers of its own; before and after it there is nothing to save
     teller = _Teller() if peers.first else _Silent()
     _end_when_stuck(teller, float(grace_s))
     teller.tell("pid", os.getpid())

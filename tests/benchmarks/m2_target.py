@@ -45,14 +45,28 @@ class Model:
 
     @classmethod
     def of(cls, shape: dict[str, Any]) -> Model:
-        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+        names = (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "vocab_size",
+        )
         return cls(*(shape[name] for name in names))
 
     @property
     def linear(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of a block's linear layers."""
         asked, kept = self.heads * self.head, self.key_heads * self.head
-        return [(self.width, asked), *[(self.width, kept)] * 2, (asked, self.width), *[(self.width, self.inner)] * 2, (self.inner, self.width)]
+        return [
+            (self.width, asked),
+            *[(self.width, kept)] * 2,
+            (asked, self.width),
+            *[(self.width, self.inner)] * 2,
+            (self.inner, self.width),
+        ]
 
     @property
     def block_weights(self) -> int:
@@ -98,7 +112,9 @@ def kept_of_block(model: Model, size: Any) -> int:
     return 4 * model.width + 3 * asked + model.heads * keys + 2 * kept * (size.context + 2) + 5 * model.inner
 
 
-def step_bytes(model: Model, size: Any, rank: int, bits: int, checkpointing: bool, number: int = 2, chunk: float = 128 * 2**20) -> dict[str, float]:
+def step_bytes(
+    model: Model, size: Any, rank: int, bits: int, checkpointing: bool, number: int = 2, chunk: float = 128 * 2**20
+) -> dict[str, float]:
     """What a step holds, at most. bits: of a weight of the base's linear layers. number: bytes of an activation. chunk: of logits.
 
     adapter: weights, gradients, two moments, the best so far, all float32. With 4 bits a weight the scales of 64 weights take 32 more; the
@@ -142,7 +158,9 @@ def count(rows: dict[str, list[Any]], recipe: dict[str, Any], seed: int, model: 
         "target_tokens": sum(map(data.target_count, steps)),
         "sizes": [asdict(size) for size in sizes],
         "ways": {
-            name: _way(model, list(_sizes(sizes, steps)), list(_sizes(sizes, judged)) * validations, recipe["lora"]["rank"], bits, checkpointing)
+            name: _way(
+                model, list(_sizes(sizes, steps)), list(_sizes(sizes, judged)) * validations, recipe["lora"]["rank"], bits, checkpointing
+            )
             for name, bits, checkpointing in (
                 ("16 bits", 16, False),
                 ("16 bits, gradient_checkpointing", 16, True),

@@ -140,10 +140,10 @@ def _rows(options: argparse.Namespace) -> list[Any]:
             Row(str(index), "", line["key"], 0, tuple(id % size for id in line["ids"]), tuple(line["targets"]))
             for index, line in enumerate(lines)
         ]
+    from dataclasses import replace
+
     from generators.specs.project import load
     from generators.tokens import Tokenizer
-
-    from dataclasses import replace
 
     tokenizer = Tokenizer.load(ROOT / "build/models/gemma-3-270m", load(ROOT).chat_formats["gemma"])
     rows = load_rows(ROOT / "build/recipes/jessy-mini/frames/train.jsonl", tokenizer, 4096)
@@ -216,7 +216,8 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         loop.run(
-            loop.Job(model, options.shape, LORA, settings, "one", rows, rows[: options.batch_size], 0, "", at / "c", at / "m", at / "a"), marks
+            loop.Job(model, options.shape, LORA, settings, "one", rows, rows[: options.batch_size], 0, "", at / "c", at / "m", at / "a"),
+            marks,
         )
     batches = [batch for epoch in range(epochs) for batch in data.epoch_batches(rows, options.batch_size, 0, epoch)]
     counted = batches[warm : warm + options.steps]
