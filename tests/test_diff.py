@@ -10,7 +10,6 @@ import pytest
 
 from generators import diff
 from generators.chat_format import go_template
-from generators.errors import UserError
 from generators.modelfile import persona_places, render_modelfile
 from generators.specs import yaml_source
 

@@ -130,8 +130,8 @@ def test_a_page_with_figures_says_where_each_comes_from(page: str, rendered: dic
 def test_a_source_in_the_snapshot_names_file_command_and_machine() -> None:
     kept = json.loads((ROOT / figures.FILE).read_text(encoding="utf-8"))
     assert kept["recipe"] and {"training", "scores", "terminal"} <= set(kept["sources"])
-    for name, source in kept["sources"].items():
-        assert source["file"] and source["command"] and source["machine"] and source["figures"], name
+    for name, known in kept["sources"].items():
+        assert known["file"] and known["command"] and known["machine"] and known["figures"], name
 
 
 @pytest.mark.parametrize("template", FROM_TEMPLATES, ids=lambda path: path.name)

@@ -28,6 +28,7 @@ _PATIENCE_S = 30.0  # for mlx.launch and the others to end when the first proces
 _PORT = 32323  # mlx.launch's own; with ring every process takes the next one
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ENDED = re.compile(r"Node with rank (\d+) (exited with code -?\d+|was killed)")  # as mlx.launch says it
+_STOPPED = ("was killed", "exited with code -15")  # by mlx.launch, as another one had ended
 _TRANSPORT = "[ring]"  # its own lines repeat, ten times over, what the error at the end says
 
 
@@ -159,7 +160,7 @@ class _Relay:
         self._summary: dict[str, Any] | None = None
         self._error: dict[str, Any] | None = None
         self._said = ""  # last, by others than the first process and mlx.launch
-        self._ended: list[tuple[int, str]] = []  # rank, and how, of processes that did not end well
+        self._ended: dict[int, str] = {}  # by rank, how processes ended that did not end well
         self._first_is_done = threading.Event()
 
     def read(self, process: subprocess.Popen[bytes]) -> None:
@@ -206,7 +207,7 @@ class _Relay:
         if text.startswith(_TRANSPORT):
             return
         if ended := _ENDED.search(text):
-            self._ended.append((int(ended[1]), ended[2]))
+            self._ended[int(ended[1])] = ended[2]
             if ended[1] == "0":
                 self._first_is_done.set()
             return
@@ -238,13 +239,13 @@ class _Relay:
             last = f" ({self._said})" if self._said else ""
             raise LaunchFailed(f"{self._who(0)}{last}; the next doit goes on from the last checkpoint, if there is one")
         message, code = self._error["message"], self._error["exit_code"]
-        if self.stopped_by or not self._ended or self._ended[0][0] == 0:
+        gone = [rank for rank, how in self._ended.items() if rank and how not in _STOPPED]
+        if self.stopped_by or not gone:
             raise LaunchFailed(message, code)
-        raise LaunchFailed(f"{self._who(self._ended[0][0])}: {message}")
+        raise LaunchFailed(f"{self._who(gone[0])}: {message}")
 
     def _who(self, rank: int) -> str:
-        how = dict(reversed(self._ended)).get(rank, "ended without a word")
-        return f"the process {rank} on {self._names[rank]} {how}"
+        return f"the process {rank} on {self._names[rank]} {self._ended.get(rank, 'ended without a word')}"
 
 
 @contextmanager
