@@ -121,7 +121,8 @@ def test_a_page_with_figures_says_where_each_comes_from(page: str, rendered: dic
     kept = json.loads((ROOT / figures.FILE).read_text(encoding="utf-8"))["sources"]
     shown = [name for name, source in kept.items() if f"| {name} | `{source['file']}` | `{source['command']}` |" in text]
     template = (ROOT / "templates" / "docs" / f"{page}.md.j2").read_text(encoding="utf-8")
-    asked = set(re.findall(r"(?:figures|machine_of)\(\"(\w+)\"\)", template)) | ({"terminal"} if re.search(r"{[{%][^}]*terminal\.", template) else set())
+    asked = set(re.findall(r"(?:figures|machine_of)\(\"(\w+)\"\)", template))
+    asked |= {"terminal"} if re.search(r"{[{%][^}]*terminal\.", template) else set()
     assert {name for name in asked if name in kept} <= set(shown)
     for name in shown:
         assert kept[name]["machine"].split(",")[0] in text
