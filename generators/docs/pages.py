@@ -99,10 +99,11 @@ class Terminal:
     def said(self, name: str) -> list[str]:
         return list(self._step(name)["said"])
 
-    def lines(self, name: str, *wanted: str) -> str:
-        """All lines of a step, or those in which one of the patterns is found, with `…` for what is left out."""
+    def lines(self, name: str, *wanted: str, once: bool = False) -> str:
+        """All lines of a step, or those in which one of the patterns is found, with `…` for what is left out. once: the first line of each
+        pattern only."""
         lines = self._step(name)["lines"]
-        return "\n".join(_only(lines, [re.compile(pattern) for pattern in wanted]) if wanted else lines)
+        return "\n".join(_only(lines, [re.compile(pattern) for pattern in wanted], once) if wanted else lines)
 
     def answers(self, name: str) -> list[tuple[str, str]]:
         """(what was typed, what was answered) of a chat through a pipe: notes are indented, answers are not."""
@@ -124,16 +125,19 @@ class Terminal:
         return sum(self.seconds(name) for name in names or [step["name"] for step in self._snapshot.get("terminal")["steps"]])
 
 
-def _only(lines: Iterable[str], wanted: list[re.Pattern[str]]) -> Iterator[str]:
-    left_out = False
+def _only(lines: Iterable[str], wanted: list[re.Pattern[str]], once: bool) -> Iterator[str]:
+    waiting, left_out = list(wanted), False
     for line in lines:
-        if any(pattern.search(line) for pattern in wanted):
-            if left_out:
-                yield "…"
-            yield line
-            left_out = False
-        else:
+        found = next((pattern for pattern in waiting if pattern.search(line)), None)
+        if found is None:
             left_out = True
+            continue
+        if left_out:
+            yield "…"
+        yield line
+        left_out = False
+        if once:
+            waiting.remove(found)
     if left_out:
         yield "…"
 
