@@ -144,15 +144,6 @@ def test_no_measured_figure_is_typed_into_a_template(template: Path) -> None:
     assert set(found) <= KNOWN.get(template.name, set())
 
 
-def test_a_template_of_the_documents_is_no_matter_of_the_specs(tmp_path: Path) -> None:
-    from generators.specs.project import load
-
-    for name in ("specs", "templates"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "templates" / "docs" / "broken.md.j2").write_text("{% if %}", encoding="utf-8")
-    assert load(tmp_path, keep=False).recipes
-
-
 # --- links and commands -------------------------------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,6 @@ ATTRIBUTES = {
     "recipe": "recipes",
     "suite": "suites",
 }
-_DOCUMENTS = "templates/docs/"  # of `doit docs`, which renders them; no spec has to do with them
 # (kind, path, bytes) of a file -> what was made of it
 Seen = MutableMapping[tuple[str, str, "bytes | Problem"], "tuple[Document, Spec | None]"]
 
@@ -67,7 +66,7 @@ def load(root: Path, keep: bool = True, seen: Seen | None = None, captured: bool
     files = list(files_in(root, "specs", (".yaml", ".yml"), levels=4))
     if captured:
         files = _with_captured(root, files)
-    templates = [file for file in files_in(root, "templates", (".j2",), levels=8) if not file.path.startswith(_DOCUMENTS)]
+    templates = list(files_in(root, "templates", (".j2",), levels=8))
     key = _digest([*files, *templates])
     cache = root / "build" / ".cache" / "specs.pickle"
     project = _from_cache(cache, key)
