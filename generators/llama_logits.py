@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generators import ggml
+from generators import ggml, measure
 from generators.errors import UserError
 
 _CHUNK = 128  # tokens a pass: the logits of Gemma's 262144 tokens are then 134 MB
@@ -51,7 +51,7 @@ def scoring(gguf: Path, context: int, threads: int | None = None) -> Iterator[Sc
     """
     if ggml.library() is None:
         raise UserError("llama.cpp is not installed; run: pip install -e '.[embedded]'")
-    command = [sys.executable, "-m", "generators.llama_logits", str(gguf.resolve()), str(context), str(threads or os.cpu_count() or 1)]
+    command = [sys.executable, "-m", "generators.llama_logits", str(gguf.resolve()), str(context), str(threads or measure.cores())]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=Path(__file__).parents[1]

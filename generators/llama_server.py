@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from generators import measure
 from generators.errors import UserError
 
 _START_TIMEOUT_S = 300
@@ -74,7 +75,7 @@ def serving(gguf: Path, context: int = 4096, slots: int = 1, threads: int | None
 
     if not is_installed():
         raise UserError("llama.cpp is not installed; run: pip install -e '.[embedded]'")
-    threads = threads or os.cpu_count() or 1
+    threads = threads or measure.cores()
     command = [sys.executable, "-m", "generators.llama_server", str(gguf.resolve()), str(context * slots), str(slots), str(threads)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:

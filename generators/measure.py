@@ -36,6 +36,11 @@ class Measure:
         }
 
 
+def cores() -> int:
+    """Processors that this process may use, where the system tells: fewer than the machine has, in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def this_machine() -> str:
     """Told from others, so that a figure measured elsewhere is not taken for one of here."""
     return f"{platform.node()} {platform.machine()} {os.cpu_count()}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from generators import measure
 from generators.gguf_file import row_count
 
 if TYPE_CHECKING:
     import numpy as np
 
 SLICE_VALUES = 2**21  # 8 MB as float32; dequantising takes a few times that while it lasts
-WORKERS = min(os.cpu_count() or 1, 8)
+WORKERS = min(measure.cores(), 8)
 
 Result = TypeVar("Result")
 
