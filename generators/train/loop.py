@@ -98,12 +98,18 @@ class _Stop(Exception):
         self.number = number
 
 
+def _as_mlx(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The CPU's engine gives numpy arrays."""
+    return {name: array if isinstance(array, mx.array) else mx.array(array) for name, array in arrays.items()}
+
+
 class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
         self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
         self.engine: Engine = choose_engine(job.model, job.lora, job.settings)
         self.optimiser = optimise.make_optimiser(job.settings)
         self.optimiser.init(job.model.trainable_parameters())
+        self.update = optimise.Update(self.optimiser, job.settings["clip"], compiled=current().kind != "cpu")
         self.state = State()
         self.best: dict[str, Any] = {}
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
@@ -194,9 +200,6 @@ class _Trainer:
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """One optimiser update from the gradients of `batches`, weighted by their target tokens."""
-        from mlx.optimizers import clip_grad_norm
-        from mlx.utils import tree_unflatten
-
         mx.random.seed(self.job.seed * 1_000_003 + self.state.step + _RANKS_APART * self.peers.rank)  # dropout
         sums: dict[str, Any] = {}
         loss, tokens = 0.0, 0
@@ -205,14 +208,13 @@ class _Trainer:
             tokens += data.target_count(batch)
             if share := self.peers.share_of(batch):
                 batch_loss, gradients = self.engine.loss_and_gradients(share)
-                sums = {name: sums[name] + mx.array(new) if sums else mx.array(new) for name, new in gradients.items()}
+                sums = {name: sums[name] + new if sums else new for name, new in _as_mlx(gradients).items()}
                 loss += batch_loss
         loss, sums = self._over_peers(loss, sums, lora.parameters(self.job.model))
-        scaled = tree_unflatten([(name, summed / tokens) for name, summed in sums.items()])
-        gradients, norm = clip_grad_norm(scaled, self.settings["clip"] or math.inf)
-        self._refuse_nonsense(loss / tokens, norm.item(), batches)
         self.optimiser.learning_rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
-        self.optimiser.update(self.job.model, gradients)
+        updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens)
+        self._refuse_nonsense(loss / tokens, norm.item(), batches)
+        self.job.model.update(updated)
         mx.eval(self.job.model.trainable_parameters(), self.optimiser.state)
         samples = sum(len(group.rows) for batch in batches for group in batch)
         self.state.step += 1

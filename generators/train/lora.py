@@ -43,9 +43,11 @@ def _use_fused_arithmetic(model: Any) -> None:
 
     class FusedLoRALinear(LoRALinear):
         def __call__(self, x: Any) -> Any:
-            y = self.linear(x)
-            low = self.dropout(x) @ self.lora_a.astype(x.dtype)  # as it is, the product would keep a copy of x in float32
-            return mx.addmm(y, low.astype(y.dtype), self.lora_b.astype(y.dtype), alpha=self.scale)
+            rows = x.reshape(-1, x.shape[-1])  # with more dimensions, a gradient of B is made for each row and then summed
+            y = self.linear(rows)
+            low = self.dropout(rows) @ self.lora_a.astype(x.dtype)  # as it is, the product would keep a copy of x in float32
+            scaled = (self.scale * self.lora_b).astype(y.dtype)  # here, since `alpha` would pass over all of y's gradient
+            return mx.addmm(y, low.astype(y.dtype), scaled).reshape(*x.shape[:-1], -1)
 
     for _, module in model.named_modules():
         if type(module) is LoRALinear:

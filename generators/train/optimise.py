@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from generators.device import load_mlx
@@ -23,6 +24,36 @@ def make_optimiser(training: dict[str, Any]) -> Any:
         "adafactor": lambda: optim.Adafactor(learning_rate=rate, relative_step=False, scale_parameter=False),
     }
     return makers[training["optimiser"]]()
+
+
+class Update:
+    """What the optimiser makes of summed gradients.
+
+    compiled: as one function. An adapter is hundreds of small arrays, each of which would otherwise be a dozen launches on a GPU.
+    """
+
+    def __init__(self, optimiser: Any, clip: float, compiled: bool):
+        """clip: greatest norm of the gradients, 0 for any."""
+        self.optimiser, self._clip, self._compiled = optimiser, clip or math.inf, compiled
+        self._work: Any = None
+
+    def __call__(self, trained: Any, sums: Mapping[str, Any], tokens: int) -> tuple[Any, Any]:
+        """(the new weights, in a tree like `trained`; the norm of the mean gradient before it is clipped), both lazy.
+
+        sums: by the names of the trained parameters, each summed over `tokens` targets.
+        """
+        if self._work is None:  # now, since a checkpoint may have brought another state
+            self.optimiser.init(trained)
+            state = self.optimiser.state
+            self._work = mx.compile(self._updated, inputs=state, outputs=state) if self._compiled else self._updated
+        return self._work(trained, dict(sums), mx.array(tokens, dtype=mx.float32))
+
+    def _updated(self, trained: Any, sums: dict[str, Any], tokens: Any) -> tuple[Any, Any]:
+        from mlx.optimizers import clip_grad_norm
+        from mlx.utils import tree_unflatten
+
+        gradients, norm = clip_grad_norm(tree_unflatten([(name, summed / tokens) for name, summed in sums.items()]), self._clip)
+        return self.optimiser.apply_gradients(gradients, trained), norm
 
 
 def learning_rate(training: dict[str, Any], step: int, steps: int) -> float:
