@@ -16,7 +16,7 @@ from tiny_project import ROOT, doit
 
 from generators import templates
 from generators.errors import UserError
-from generators.files import read_json
+from generators.files import read_json, read_jsonl
 from generators.new_persona import SKELETON, check_name, display_name, new_persona
 from generators.specs.json_schema import language_server_line
 from generators.specs.project import Project, load
@@ -143,23 +143,21 @@ def test_the_skeleton_is_small_files_rendered_plainly() -> None:
 
 
 def test_a_newcomer_builds_it_at_once(tmp_path: Path) -> None:
-    """Up to a GGUF that llama.cpp loads; the program is the installed one.
-
-    In place of Gemma a random model of a few thousand weights, and two steps. What follows takes as long again, and reads nothing else of a
-    project than `tiny_built` shows.
-    """
+    """The whole of `doit`, with the installed program. In place of Gemma a random model of a few thousand weights, and two steps."""
     into = tmp_path / "nova"
     make(into, "nova")
     write_hf(into / "hf", "llama", max_position_embeddings=2048)
     (into / "specs" / "models" / "gemma-3-270m.yaml").write_text(TINY)
     shutil.copy(ROOT / "specs" / "chat_formats" / "chatml.yaml", into / "specs" / "chat_formats")
     recipe = into / "specs" / "recipes" / "nova.yaml"
-    recipe.write_text(recipe.read_text().replace("epochs: 6", "epochs: 6\n  max_steps: 2"))
-    built = doit(into, "dataset", "gguf", "modelfile")
+    recipe.write_text(recipe.read_text().replace("epochs: 6", "epochs: 6\n  max_steps: 2").replace("max_tokens: 120", "max_tokens: 8"))
+    built = doit(into)
     assert built.returncode == 0 and "every gate is passed" in built.stdout, built.stdout + built.stderr
     assert read_json(into / "build" / "dataset" / "report.json")["violations"] == []
-    assert (into / "build" / "recipes" / "nova" / "nova-Q8_0.gguf").is_file()
     assert "SYSTEM" in (into / "build" / "modelfiles" / "nova" / "nova.Modelfile").read_text()
+    made = into / "build" / "recipes" / "nova"
+    assert (made / "nova-Q8_0.gguf").is_file() and "Nova" in (made / "report.html").read_text()
+    assert {row["suite"] for row in read_jsonl(made / "evaluation" / "tuned.jsonl")} == {"voice"}
 
 
 def test_through_doit_it_is_made_where_it_is_asked_for(tiny_project: Path, tmp_path: Path) -> None:
