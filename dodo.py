@@ -7,8 +7,21 @@ with paths, to a plain function in generators/. Nothing heavy is imported here; 
 from functools import partial
 from pathlib import Path
 
-from generators import stages, trials
 from generators.paths import Paths
+from generators.stages import (
+    authoring,
+    corpus,
+    export,
+    judging,
+    learning,
+    modelfiles,
+    planning,
+    reading,
+    release,
+    talking,
+    training,
+    trials,
+)  # fmt: skip
 from generators.tasks import load_project, stages_before, task, template_files
 
 PATHS = Paths(Path())
@@ -20,7 +33,7 @@ DOIT_CONFIG = {"default_tasks": [f"report:{DEFAULT}"]}
 
 def task_doctor():
     """Say whether this machine can train, with what, and what is missing"""
-    return task("doctor", None, task_doctor.__doc__, partial(stages.doctor, PROJECT, PATHS), always=True)
+    return task("doctor", None, task_doctor.__doc__, partial(planning.doctor, PROJECT, PATHS), always=True)
 
 
 def task_plan():
@@ -29,7 +42,7 @@ def task_plan():
         "plan",
         None,
         task_plan.__doc__,
-        partial(stages.plan, PROJECT, PATHS, partial(stages_before, globals())),
+        partial(planning.plan, PROJECT, PATHS, partial(stages_before, globals())),
         always=True,
         params=[
             {"name": "recipe", "long": "recipe", "default": DEFAULT, "help": "the recipe that is to be built"},
@@ -45,8 +58,8 @@ def task_samples():
             "samples",
             name,
             category["description"],
-            partial(stages.samples, PROJECT, PATHS, name),
-            reads=partial(stages.samples_slice, PROJECT, PATHS, name),
+            partial(corpus.samples, PROJECT, PATHS, name),
+            reads=partial(corpus.samples_slice, PROJECT, PATHS, name),
             inputs=template_files(PATHS.templates, category["template"]),
             targets=[PATHS.samples(name)],
             source=["samples", "templates.py", "turkish_suffixes.py"],
@@ -59,8 +72,8 @@ def task_dataset():
         "dataset",
         None,
         task_dataset.__doc__,
-        partial(stages.dataset, PROJECT, PATHS),
-        reads=partial(stages.dataset_slice, PROJECT),
+        partial(corpus.dataset, PROJECT, PATHS),
+        reads=partial(corpus.dataset_slice, PROJECT),
         inputs=[PATHS.samples(name) for name in PROJECT.categories],
         targets=[PATHS.dataset / name for name in ("train.jsonl", "valid.jsonl", "report.json")],
         source=["dataset", "classify.py", "language.py", "memory.py", "needles.py", "patterns.py", "turkish.py"],
@@ -74,7 +87,7 @@ def task_classify():
         "classify",
         None,
         task_classify.__doc__,
-        partial(stages.classify, PROJECT),
+        partial(corpus.classify, PROJECT),
         always=True,
         params=[{"name": "query", "long": "query", "default": "", "help": "the user's words"}],
     )
@@ -87,8 +100,8 @@ def task_base():
             "base",
             name,
             model["description"],
-            partial(stages.base, PROJECT, PATHS, name),
-            reads=partial(stages.base_slice, PROJECT, name),
+            partial(training.base, PROJECT, PATHS, name),
+            reads=partial(training.base_slice, PROJECT, name),
             targets=[PATHS.model(name) / file for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "source.json")],
             source=[
                 "base.py",
@@ -108,7 +121,7 @@ def task_preflight():
     """Put a tiny random model through the whole chain, and check that this machine has room for the real run; nothing in build/ changes"""
     for name, recipe in PROJECT.recipes.items():
         doc = f"Put a random model like {recipe['base']} through the chain of {name}"
-        yield task("preflight", name, doc, partial(stages.preflight, PROJECT, PATHS, name), always=True)
+        yield task("preflight", name, doc, partial(planning.preflight, PROJECT, PATHS, name), always=True)
 
 
 def task__frames():
@@ -119,12 +132,12 @@ def task__frames():
             "_frames",
             name,
             f"Frame the samples for {name}",
-            partial(stages.frames, PROJECT, PATHS, name),
-            reads=partial(stages.frames_slice, PROJECT, PATHS, name),
+            partial(corpus.frames, PROJECT, PATHS, name),
+            reads=partial(corpus.frames_slice, PROJECT, PATHS, name),
             inputs=[
                 PATHS.dataset / "train.jsonl",
                 PATHS.dataset / "valid.jsonl",
-                *stages.persona_templates(PROJECT, PATHS, recipe, trained_only=True),
+                *reading.persona_templates(PROJECT, PATHS, recipe, trained_only=True),
             ],
             targets=[frames / file for file in ("train.jsonl", "valid.jsonl", "trained.sha256", "system.txt")],
             source=["framing.py", "clients.py", "modelfile.py", "templates.py", "turkish_suffixes.py"],
@@ -139,8 +152,8 @@ def task_train():
             "train",
             name,
             recipe["description"],
-            partial(stages.train, PROJECT, PATHS, name),
-            reads=partial(stages.train_slice, PROJECT, name),
+            partial(training.train, PROJECT, PATHS, name),
+            reads=partial(training.train_slice, PROJECT, name),
             inputs=[paths.frames / "trained.sha256", PATHS.model(recipe["base"]) / "source.json"],
             targets=[paths.adapter / "adapters.safetensors", paths.adapter / "adapter_config.json", paths.training_summary],
             source=["train", "tracking.py", "tokens.py", "chat_format.py"],
@@ -154,7 +167,7 @@ def task_watch():
         "watch",
         None,
         task_watch.__doc__,
-        partial(stages.watch, PROJECT, PATHS),
+        partial(training.watch, PROJECT, PATHS),
         always=True,
         params=[{"name": "recipe", "long": "recipe", "default": "", "help": "this recipe's; else whichever is going on"}],
     )
@@ -168,7 +181,7 @@ def task_fuse():
             "fuse",
             name,
             f"Merge the adapter of {name} into {recipe['base']}",
-            partial(stages.fuse, PROJECT, PATHS, name),
+            partial(export.fuse, PROJECT, PATHS, name),
             inputs=[
                 paths.adapter / "adapters.safetensors",
                 paths.adapter / "adapter_config.json",
@@ -187,12 +200,12 @@ def task_gguf():
             "gguf",
             name,
             f"Write {', '.join(recipe['export']['quantisations'])} of {name}",
-            partial(stages.gguf, PROJECT, PATHS, name),
-            reads=partial(stages.gguf_slice, PROJECT, name),
+            partial(export.gguf, PROJECT, PATHS, name),
+            reads=partial(export.gguf_slice, PROJECT, name),
             inputs=[
                 paths.adapter / "adapters.safetensors",
                 paths.adapter / "adapter_config.json",
-                *stages.gguf_inputs(PATHS, name, recipe),
+                *export.gguf_inputs(PATHS, name, recipe),
             ],
             targets=[*(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]), paths.export],
             source=[
@@ -206,7 +219,7 @@ def task_gguf():
                 "safetensors_stream.py",
                 "slices.py",
                 "chat_format.py",
-                *stages.gguf_source(recipe),
+                *export.gguf_source(recipe),
             ],
         )
 
@@ -219,8 +232,8 @@ def task_quantisations():
             "quantisations",
             name,
             f"Measure what quantising costs {name}",
-            partial(stages.quantisations, PROJECT, PATHS, name),
-            reads=partial(stages.quantisations_slice, PROJECT, name),
+            partial(export.quantisations, PROJECT, PATHS, name),
+            reads=partial(export.quantisations_slice, PROJECT, name),
             inputs=[
                 *(paths.gguf(quantisation) for quantisation in recipe["export"]["quantisations"]),
                 paths.export,
@@ -241,9 +254,9 @@ def task_modelfile():
             "modelfile",
             name,
             f"Render the Modelfiles of {name}: {', '.join(recipe['personas'])}",
-            partial(stages.modelfiles, PROJECT, PATHS, name),
-            reads=partial(stages.modelfile_slice, PROJECT, PATHS, name),
-            inputs=[*template_files(PATHS.templates, "Modelfile.j2"), *stages.persona_templates(PROJECT, PATHS, recipe)],
+            partial(modelfiles.modelfiles, PROJECT, PATHS, name),
+            reads=partial(modelfiles.modelfile_slice, PROJECT, PATHS, name),
+            inputs=[*template_files(PATHS.templates, "Modelfile.j2"), *reading.persona_templates(PROJECT, PATHS, recipe)],
             targets=[PATHS.modelfile(name, persona) for persona in recipe["personas"]],
             source=["modelfile.py", "modelfile_reader.py", "chat_format.py", "templates.py", "turkish_suffixes.py"],
         )
@@ -255,7 +268,7 @@ def task_diff():
         "diff",
         None,
         task_diff.__doc__,
-        partial(stages.diff, PROJECT, PATHS),
+        partial(modelfiles.diff, PROJECT, PATHS),
         always=True,
         params=[
             {"name": "recipe", "long": "recipe", "default": "", "help": "this recipe only"},
@@ -274,13 +287,13 @@ def task_parity():
             "parity",
             name,
             f"Compare the token ids of {name} in training and engines",
-            partial(stages.parity, PROJECT, PATHS, name),
-            reads=partial(stages.parity_slice, PROJECT, PATHS, name),
+            partial(export.parity, PROJECT, PATHS, name),
+            reads=partial(export.parity_slice, PROJECT, PATHS, name),
             inputs=[
                 paths.gguf(recipe["export"]["quantisations"][0]),
                 paths.frames / "trained.sha256",
                 *template_files(PATHS.templates, "Modelfile.j2"),
-                *stages.persona_templates(PROJECT, PATHS, recipe),
+                *reading.persona_templates(PROJECT, PATHS, recipe),
             ],
             targets=[paths.parity],
             source=["parity.py", "ggml.py", "gguf_file.py", "tokens.py", "chat_format.py", "modelfile_reader.py"],
@@ -296,8 +309,8 @@ def task_evaluate():
             "evaluate",
             name,
             f"Judge {name} against its base",
-            partial(stages.evaluate, PROJECT, PATHS, name),
-            reads=partial(stages.evaluate_slice, PROJECT, name),
+            partial(judging.evaluate, PROJECT, PATHS, name),
+            reads=partial(judging.evaluate_slice, PROJECT, name),
             inputs=[paths.gguf(recipe["export"]["quantisations"][0]), paths.frames / "system.txt"],
             targets=[paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")],
             source=[
@@ -376,7 +389,7 @@ def task_ledger():
             "ledger",
             name,
             f"Find the stage at which {name} loses its persona",
-            partial(stages.ledger, PROJECT, PATHS, name),
+            partial(judging.ledger, PROJECT, PATHS, name),
             always=True,
             after=[f"{stage}:{name}" for stage in ("_frames", "fuse", "gguf")],
         )
@@ -389,9 +402,9 @@ def task__lock():
             "_lock",
             name,
             f"Pin what {name} was made from and what came of it",
-            partial(stages.lock, PROJECT, PATHS, name),
-            reads=partial(stages.lock_slice, PROJECT, name),
-            inputs=stages.lock_inputs(PROJECT, PATHS, name),
+            partial(release.lock, PROJECT, PATHS, name),
+            reads=partial(release.lock_slice, PROJECT, name),
+            inputs=release.lock_inputs(PROJECT, PATHS, name),
             targets=[PATHS.recipe(name).lock],
             source=["lock.py"],
         )
@@ -405,14 +418,14 @@ def task_report():
             "report",
             name,
             f"Write the report of {name}",
-            partial(stages.report, PROJECT, PATHS, name),
-            reads=partial(stages.report_slice, PROJECT, name),
+            partial(judging.report, PROJECT, PATHS, name),
+            reads=partial(judging.report_slice, PROJECT, name),
             inputs=[
                 *(paths.evaluation / file for file in ("scores.json", "base.jsonl", "tuned.jsonl")),
                 paths.training_summary,
                 paths.export,
                 paths.quantisations,
-                *stages.kept_ledger(PATHS, name),
+                *judging.kept_ledger(PATHS, name),
                 PATHS.dataset / "report.json",
                 paths.frames / "system.txt",
                 *template_files(PATHS.templates, "reports/report.html.j2", "reports/report.md.j2", "reports/card.md.j2"),
@@ -430,7 +443,7 @@ def task_deploy():
             "deploy",
             name,
             f"Bring {recipe['deploy']['name']} and its variants into Ollama, checked",
-            partial(stages.deploy, PROJECT, PATHS, name),
+            partial(release.deploy, PROJECT, PATHS, name),
             always=True,
             after=[f"{stage}:{name}" for stage in ("gguf", "modelfile", "parity")],
             params=[
@@ -460,7 +473,7 @@ def task_retrain():
 def task_chat():
     """Talk to the finished model in the terminal, in llama.cpp; /help lists what can be typed"""
     for name, recipe in PROJECT.recipes.items():
-        yield task("chat", name, f"Talk to {recipe['deploy']['name']}", partial(stages.chat, PROJECT, PATHS, name), always=True)
+        yield task("chat", name, f"Talk to {recipe['deploy']['name']}", partial(talking.chat, PROJECT, PATHS, name), always=True)
 
 
 def task_serve():
@@ -470,7 +483,7 @@ def task_serve():
             "serve",
             name,
             f"Serve {recipe['deploy']['name']} and its variants",
-            partial(stages.serve, PROJECT, PATHS, name),
+            partial(talking.serve, PROJECT, PATHS, name),
             always=True,
             params=[
                 # Ollama has 11434: both may run side by side
@@ -486,7 +499,7 @@ def task_capture():
         "capture",
         None,
         task_capture.__doc__,
-        partial(stages.capture, PROJECT, PATHS),
+        partial(talking.capture, PROJECT, PATHS),
         always=True,
         params=[
             {"name": "recording", "long": "recording", "default": "", "help": "what doit serve --record kept"},
@@ -503,7 +516,7 @@ def task_integrate():
             "integrate",
             name,
             f"Set a client's configuration to {recipe['deploy']['name']}",
-            partial(stages.integrate, PROJECT, PATHS, name),
+            partial(learning.integrate, PROJECT, PATHS, name),
             always=True,
             params=[
                 {"name": "file", "long": "file", "default": "", "help": "the client's configuration file, or the folder that it is in"},
@@ -520,7 +533,7 @@ def task_feedback():
         "feedback",
         None,
         task_feedback.__doc__,
-        partial(stages.feedback, PROJECT, PATHS),
+        partial(learning.feedback, PROJECT, PATHS),
         always=True,
         params=[
             {"name": "sources", "long": "from", "type": list, "default": [], "help": "logs beside those in feedback/: a file or a folder"},
@@ -536,7 +549,7 @@ def task_voice():
             "voice",
             name,
             f"Speak with {recipe['deploy']['name']}",
-            partial(stages.voice, PROJECT, PATHS, name),
+            partial(talking.voice, PROJECT, PATHS, name),
             always=True,
             params=[
                 {"name": "audio", "long": "audio", "default": "", "help": "a question in a sound file, instead of the microphone"},
@@ -554,7 +567,7 @@ def task_verify():
         "verify",
         None,
         task_verify.__doc__,
-        partial(stages.verify, PROJECT, PATHS),
+        partial(release.verify, PROJECT, PATHS),
         always=True,
         params=[{"name": "name", "long": "recipe", "default": DEFAULT, "help": "the recipe that is verified"}],
     )
@@ -566,7 +579,7 @@ def task_new_persona():
         "new-persona",
         None,
         task_new_persona.__doc__,
-        partial(stages.new_persona, PROJECT, PATHS),
+        partial(authoring.new_persona, PROJECT, PATHS),
         always=True,
         params=[
             {"name": "name", "long": "name", "default": "", "help": "lower-case letters, digits and '-'"},
@@ -577,7 +590,7 @@ def task_new_persona():
 
 def task_schemas():
     """Write the JSON Schemas for editors and the spec reference page, from the one schema that specs are checked by"""
-    return task("schemas", None, task_schemas.__doc__, partial(stages.schemas, PATHS), always=True)
+    return task("schemas", None, task_schemas.__doc__, partial(authoring.schemas, PATHS), always=True)
 
 
 def task_docs():
@@ -586,7 +599,7 @@ def task_docs():
         "docs",
         None,
         task_docs.__doc__,
-        partial(stages.docs, PROJECT, PATHS),
+        partial(authoring.docs, PROJECT, PATHS),
         always=True,
         params=[
             {"name": "figures", "long": "figures", "type": bool, "default": False, "help": "from the default recipe's build and the benchmarks"},

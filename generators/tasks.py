@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache, cached_property
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Task = dict[str, Any]
 _PACKAGE = Path("generators")  # where a project has the program in its own folder; else it is the one that is installed
 EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+EXIT_UNREAD = 141  # the same of SIGPIPE
 _INTERRUPTED = "interrupted; what was finished is kept, and the next doit goes on"
 
 
@@ -150,6 +152,10 @@ def _guarded(action: Callable[..., Any], measured: bool) -> Callable[..., Any]:
             action(**params)
         except KeyboardInterrupt:
             _leave(_INTERRUPTED, EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            if not _is_unread():
+                raise
+            _leave_unread()
         except UserError as error:
             if error.exit_code == EXIT_FAILED:
                 return TaskFailed(str(error))
@@ -177,6 +183,21 @@ def _leave(message: str, code: int) -> None:
     raise _Leave(code)
 
 
+def _is_unread() -> bool:
+    """Whether whoever read what is said has gone, as in `doit classify | head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _leave_unread() -> None:
+    """Without a word, as other commands do then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+    raise _Leave(EXIT_UNREAD)
+
+
 def _one_line_for_an_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Ctrl-C between tasks; Python then ends with the signal, so that the shell sees 130."""
     if issubclass(kind, KeyboardInterrupt):
@@ -195,13 +216,19 @@ class Reporter(ConsoleReporter):
         self.ran = 0
         self.failed = False
 
+    def write(self, text: str) -> None:
+        try:
+            super().write(text)
+            self.outstream.flush()
+        except BrokenPipeError:
+            _leave_unread()
+
     def execute_task(self, task: Any) -> None:
         if not task.actions or task.name.startswith("_"):
             return
         self.ran += 1
         if not (task.meta or {}).get("speaks_for_itself"):
             self.write(f"▸ {task.name}\n")
-            self.outstream.flush()
 
     def skip_uptodate(self, task: Any) -> None:
         """Silent: only what runs is worth a line."""
@@ -335,6 +362,8 @@ class Loader(DodoTaskLoader):
     """A stage that is named without a recipe means the default recipe, and `base` its base: dodo.py's DEFAULTS. `samples` stays all."""
 
     def load_tasks(self, cmd: Any, pos_args: Any) -> Any:
+        if cmd.name in ("list", "info"):  # doit's own commands, which only write: `doit list | head` ends them without a word
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         tasks = tasks_of(self.namespace)
         _check_words(pos_args or [], tasks)
         for group in tasks:

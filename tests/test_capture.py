@@ -13,13 +13,13 @@ from finished_project import ROOT, doit, make
 from made_up_clients import answered, other_shape, same_shape
 from ruamel.yaml import YAML
 
-from generators import stages
 from generators.capture import Captured, Exchange, as_yaml, capture, chains_of, derive, read_recording, told
 from generators.capture_text import Unclear, aligned, escaped
 from generators.clients import Observation, parse_answer, stage_prompt
 from generators.errors import UserError
 from generators.paths import Paths
 from generators.specs.project import load
+from generators.stages import corpus, judging, release
 
 SHIPPED: dict[str, Any] = YAML(typ="safe").load(ROOT / "specs" / "clients" / "jessy-cli.yaml")
 QUERIES = [
@@ -353,15 +353,15 @@ def test_a_captured_client_takes_the_place_of_the_shipped_one(project: Path) -> 
 
 def test_training_and_evaluation_are_asked_in_the_captured_words(project: Path) -> None:
     found, paths = load(project, keep=False), Paths(project)
-    for slice_of in (stages.frames_slice(found, paths, "tiny"), stages.lock_slice(found, "jessy-mini"), stages.evaluate_slice(found, "jessy-mini")):
+    for slice_of in (corpus.frames_slice(found, paths, "tiny"), release.lock_slice(found, "jessy-mini"), judging.evaluate_slice(found, "jessy-mini")):
         assert "Rapor yazma." in slice_of["build/clients/jessy-cli.yaml"]["stages"][0]["prompts"][0]
         assert "specs/clients/jessy-cli.yaml" not in slice_of
-    stages.samples(found, paths, "turkish/greetings")
+    corpus.samples(found, paths, "turkish/greetings")
     rows = [json.loads(line) for line in paths.samples("turkish/greetings").read_text(encoding="utf-8").splitlines()]
     paths.dataset.mkdir(exist_ok=True)
     for split, part in (("train", rows[5:]), ("valid", rows[:5])):
         (paths.dataset / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    stages.frames(found, paths, "tiny")
+    corpus.frames(found, paths, "tiny")
     framed = [json.loads(line) for line in (paths.recipe("tiny").frames / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [row["messages"] for row in framed if row["metadata"]["framing"] == "jessy-cli"]
     assert asked and all(messages[0]["content"] == "Sen JESSY'sin.\nKısa konuş." for messages in asked)

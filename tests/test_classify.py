@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from generators import stages
 from generators.classify import Authored, classify, compare, explain, matrix, problems_of_rules, review
 from generators.dataset.similar import in_word_order, levelled, matches_between, normalised
 from generators.samples.expand import first_question
 from generators.specs.project import Project, load
+from generators.stages import corpus
 
 ROOT = Path(__file__).parents[1]
 LEAST_AGREEMENT = 0.85
@@ -185,7 +185,7 @@ def test_they_agree_with_the_authors_of_the_corpus(project: Project) -> None:
 
 
 def test_without_a_query_classify_lists_the_lines_of_the_corpus(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    stages.classify(project, "")
+    corpus.classify(project, "")
     told = capsys.readouterr().out
     wrong = sum(classify(query, project.tiers["classifier"]).tier != tier for query, tier in authored(project))
     places = re.findall(r"^(specs/categories/.*\.yaml):(\d+): ", told, re.M)
@@ -195,7 +195,7 @@ def test_without_a_query_classify_lists_the_lines_of_the_corpus(project: Project
 
 
 def test_a_query_is_explained(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    stages.classify(project, "Rust neden hızlı?")
+    corpus.classify(project, "Rust neden hızlı?")
     assert re.fullmatch(r"(low|medium|high) \(.* points\): .*\n", capsys.readouterr().out)
 
 

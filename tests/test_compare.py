@@ -9,7 +9,7 @@ import finished_project
 import pytest
 from judged_rows import MACHINE, SAMPLING, judged, row, rows
 
-from generators import llama_server, stages, trials
+from generators import llama_server
 from generators.compare import Side, choose, compare, folder_name, lines_of, shared, subjects, write
 from generators.deploy import history
 from generators.errors import UserError
@@ -17,6 +17,7 @@ from generators.evaluate.kept import find, found_or_made, keep, of_recipe
 from generators.files import read_json, sha256_file
 from generators.paths import Paths
 from generators.specs.project import Project, load
+from generators.stages import release, trials
 
 RECIPES = {"mini": ["jessy", "casual"], "big": ["jessy"]}
 needs_engine = pytest.mark.skipif(not llama_server.is_installed(), reason="llama.cpp is not installed")
@@ -205,7 +206,7 @@ def test_of_a_deployment_whose_gguf_is_gone_counts_what_was_kept_when_it_was_dep
         trials.compare(project, paths, "jessy", "tiny@7")
     exam = trials._exam(project, paths, "tiny", "jessy")
     then = trials._examined(project, paths, "tiny", exam, paths.recipe("tiny").gguf("F16"))
-    keep(paths.evaluations, stages.of_deployment("0" * 64, "Kısa konuş."), then)
+    keep(paths.evaluations, release.of_deployment("0" * 64, "Kısa konuş."), then)
     trials.compare(project, paths, "jessy", "tiny@7")
     assert (paths.build / "compare" / "jessy-vs-tiny@7" / "report.md").is_file()
 

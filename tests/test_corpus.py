@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from generators import patterns, stages
+from generators import patterns
 from generators.dataset.similar import in_word_order, levelled, matches_between, normalised
 from generators.evaluate import compiles
 from generators.files import read_json
 from generators.paths import Paths
 from generators.specs.project import load
+from generators.stages import corpus
 from generators.turkish import fold
 from generators.turkish_suffixes import LANGUAGES
 
@@ -83,8 +84,8 @@ def test_the_shipped_specs_do_not_expand() -> None:
 def test_the_corpus_passes_every_gate(tmp_path: Path) -> None:
     """Word ranges, opinion marks, language, near duplicates, leaks, tokens and the rest, as `doit dataset` judges them."""
     for name in PROJECT.categories:
-        stages.samples(PROJECT, _paths(tmp_path), name)
-    stages._dataset(PROJECT, _paths(tmp_path), lambda line: None)
+        corpus.samples(PROJECT, _paths(tmp_path), name)
+    corpus.build_dataset(PROJECT, _paths(tmp_path), lambda line: None)
     report = read_json(_paths(tmp_path).dataset / "report.json")
     assert (report["train"], report["valid"], report["violations"], report["near_duplicates"]) == (361, 39, [], [])
 

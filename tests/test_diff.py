@@ -113,11 +113,11 @@ def test_stops_and_template_are_told_with_the_chat_format() -> None:
 
 
 def test_what_is_no_personas_has_its_lines_as_well() -> None:
-    from generators import stages
     from generators.paths import Paths
     from generators.specs.project import load
+    from generators.stages import modelfiles
 
-    others = stages._origin(load(ROOT, keep=False), Paths(ROOT), "jessy-mini", "casual").others
+    others = modelfiles.origin_of(load(ROOT, keep=False), Paths(ROOT), "jessy-mini", "casual").others
     assert set(others) == set(OTHERS)
     for what, field in {"FROM": "quantisations:", "TEMPLATE": "system:", "stops": "stop:", "LICENSE": "licence:"}.items():
         file, line = others[what][0].split(":")

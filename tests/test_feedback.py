@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generators import feedback as learning
-from generators import stages
 from generators.dataset.quality import Query
 from generators.errors import Problem, SpecErrors, UserError
 from generators.feedback import editing, store, terminal
@@ -30,6 +29,8 @@ from generators.feedback.review import Person
 from generators.paths import Paths
 from generators.specs import rendering_checks, yaml_source
 from generators.specs.project import load
+from generators.stages import corpus
+from generators.stages.learning import known_texts, missed_gates
 
 ROOT = Path(__file__).parents[1]
 GREETINGS = "specs/categories/turkish/greetings.yaml"
@@ -212,7 +213,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def known(small: Path) -> Known:
-    return stages._known(load(small, keep=False, seen=SEEN), Paths(small))
+    return known_texts(load(small, keep=False, seen=SEEN), Paths(small))
 
 
 @pytest.fixture()
@@ -235,7 +236,7 @@ def learn(
     rules = learning.Rules(
         frozenset({"<özel>"}),
         str.strip,
-        partial(stages._missed_gates, SEEN),
+        partial(missed_gates, SEEN),
         accept or partial(load, root, keep=False, seen=SEEN),
     )
     places = learning.Places(root, paths.feedback, paths.decisions, paths.held_out, paths.proposal)
@@ -626,8 +627,8 @@ def test_doit_feedback_reads_what_is_named_and_fails_where_nothing_is_there(proj
 
 def test_where_an_example_came_from_trains_nothing(small: Path) -> None:
     project, paths = load(small, keep=False), Paths(small)
-    before = stages.samples_slice(project, paths, "turkish/casual")
+    before = corpus.samples_slice(project, paths, "turkish/casual")
     project.categories["turkish/casual"]["examples"][0]["source"] = "feedback/chat.jsonl:1"
-    assert stages.samples_slice(project, paths, "turkish/casual") == before
-    stages.samples(project, paths, "turkish/casual")
+    assert corpus.samples_slice(project, paths, "turkish/casual") == before
+    corpus.samples(project, paths, "turkish/casual")
     assert "feedback/chat.jsonl" not in paths.samples("turkish/casual").read_text("utf-8")

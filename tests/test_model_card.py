@@ -201,16 +201,16 @@ def test_the_template_stands_alone() -> None:
 
 
 def test_the_recipes_of_this_project_have_all_that_a_card_needs(tmp_path: Path) -> None:
-    from generators import stages
     from generators.paths import Paths
     from generators.specs.project import load
+    from generators.stages import judging
 
     project = load(ROOT, keep=False)
     for name in project.recipes:
         root = Paths(tmp_path / name)
         write_json(root.dataset / "report.json", DATASET)
         write_json(root.recipe(name).export, EXPORT)
-        stages.report(project, root, name)
+        judging.report(project, root, name)
         card = root.recipe(name).card.read_text(encoding="utf-8")
         assert f"# {project.recipes[name]['deploy']['name']}\n" in card and "Gemma Terms of Use" in card
     assert read_json(root.recipe(name).export) == EXPORT

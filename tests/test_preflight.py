@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from tiny_models import ARCHITECTURES, write_hf
 
-from generators import preflight, stages
+from generators import preflight
 from generators.errors import UserError
 from generators.paths import Paths
 from generators.preflight import Needs, Room, check_room
 from generators.specs.project import load
+from generators.stages import planning, training
 
 ROOT = Path(__file__).parents[1]
 RECIPE, BASE = "jessy-mini", "gemma-3-270m"
@@ -48,7 +49,7 @@ def everything_in(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_the_chain_goes_from_render_to_an_answer_and_changes_nothing(imported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = everything_in(imported)
-    stages.preflight(project(), Paths(imported), RECIPE)
+    planning.preflight(project(), Paths(imported), RECIPE)
     assert everything_in(imported) == before
     room, works = capsys.readouterr().out.splitlines()[-2:]
     assert "the real run: about" in room and "on disk" in room
@@ -58,7 +59,7 @@ def test_the_chain_goes_from_render_to_an_answer_and_changes_nothing(imported: P
 
 def test_a_base_that_is_not_imported_is_one_line_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^preflight takes the tokenizer of gemma-2b, which is not imported yet; run: doit base:gemma-2b$"):
-        stages.preflight(project(), Paths(tmp_path), "jessy-v2")
+        planning.preflight(project(), Paths(tmp_path), "jessy-v2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,9 +183,9 @@ def test_training_a_large_base_afresh_begins_with_a_preflight(
     recipe: str, checkpoint: bool, wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(stages, "preflight", lambda *_: ran.append("preflight"))
+    monkeypatch.setattr(training, "preflight", lambda *_: ran.append("preflight"))
     monkeypatch.setattr("generators.train.train", lambda *_: ran.append("train"))
     if checkpoint:
         (Paths(tmp_path).recipe(recipe).checkpoints / "step-000100").mkdir(parents=True)
-    stages.train(project(), Paths(tmp_path), recipe)
+    training.train(project(), Paths(tmp_path), recipe)
     assert ran == wanted

@@ -18,7 +18,7 @@ import pytest
 from judged_rows import rows
 from ollama_double import OllamaDouble, running
 
-from generators import llama_server, stages, trials
+from generators import llama_server
 from generators.deploy import history
 from generators.errors import EXIT_FAILED, EXIT_GATE, GateMissed, UserError
 from generators.evaluate import scores
@@ -26,6 +26,7 @@ from generators.files import held, read_json, read_jsonl, write_jsonl
 from generators.paths import Paths
 from generators.retrain import Schedule, alone, decide, feedback_suite, keep_adapter, kept_adapter
 from generators.specs.project import Project, load
+from generators.stages import planning, release, training, trials
 
 ROOT = Path(__file__).parents[1]
 RULES: dict[str, Any] = {"bias": 0, "thresholds": {"medium": 2, "high": 5}, "length": [{"words": 6, "points": 3}], "cues": []}
@@ -230,7 +231,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Paths]:
     recipe.write_text(text.replace("{persona: 0.7, jessy-cli: 0.3}", "{none: 1.0}") + SETTINGS, encoding="utf-8")
     (root / "specs" / "evals" / "tea.yaml").write_text(SUITE + "".join(CASE.format(number) for number in range(5)), encoding="utf-8")
     project, paths = load(root, keep=False), Paths(root)
-    stages._render_a_few(project, paths, "tiny", 4)
+    planning.render_a_few(project, paths, "tiny", 4)
     paths.held_out.parent.mkdir()
     held_out(paths.held_out.parent, {"query": "çay nasıl olmuş", "reference": "Bu çay güzel!", "source": "log.txt:4"})
     return project, paths
@@ -283,7 +284,7 @@ def test_a_worse_candidate_is_not_deployed_and_the_report_says_why(
     project, paths = tiny
     monkeypatch.setenv("OLLAMA_HOST", ollama.url)
     if not history.last(paths.deployments, "tiny"):
-        stages.deploy(project, paths, "tiny", False)
+        release.deploy(project, paths, "tiny", False)
     before = history.last(paths.deployments, "tiny")
     with pytest.raises(GateMissed, match="the candidate of tiny is not promoted: .*case by case it is worse") as error:
         trials.retrain(with_training(project, "deployed", learning_rate=0.05, max_steps=3), paths, "tiny", False)
@@ -300,7 +301,7 @@ def test_what_training_could_not_better_is_not_judged(
     project, paths = tiny
     monkeypatch.setenv("OLLAMA_HOST", ollama.url)
     if not history.last(paths.deployments, "tiny"):
-        stages.deploy(project, paths, "tiny", False)
+        release.deploy(project, paths, "tiny", False)
     trials.retrain(with_training(project, "deployed", learning_rate=1), paths, "tiny", False)
     assert "no step of the training made it better, and what came of it is tiny@1 again" in capsys.readouterr().out
 
@@ -338,8 +339,8 @@ def test_doit_watch_finds_a_candidate_that_is_being_trained(tiny: tuple[Project,
     project, paths = tiny
     candidate = replace(paths, made=paths.retrain("tiny").candidate).recipe("tiny")
     with held(candidate.metrics, "training of tiny"):
-        assert stages._trials_going_on(project, paths) == {"retrain:tiny": candidate}
-    assert stages._trials_going_on(project, paths) == {}
+        assert training.trials_going_on(project, paths) == {"retrain:tiny": candidate}
+    assert training.trials_going_on(project, paths) == {}
 
 
 def test_a_recipe_that_was_never_built_has_nothing_to_be_compared_with(tiny: tuple[Project, Paths]) -> None:

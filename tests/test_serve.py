@@ -22,7 +22,7 @@ import pytest
 from finished_project import ANSWER, CONTEXT, make, start, write_model
 from made_up_clients import same_shape
 
-from generators import clients, modelfile_reader, stages
+from generators import clients, modelfile_reader
 from generators.answering import composed
 from generators.capture import derive, read_recording
 from generators.errors import UserError
@@ -32,6 +32,7 @@ from generators.serve import requests
 from generators.serve.app import Queue
 from generators.serve.models import human_number
 from generators.specs.project import load
+from generators.stages import modelfiles, talking
 from generators.tokens import Tokenizer
 
 LONG = {"type": "string", "minLength": 100_000}  # what is answered in this form goes on until the context is full
@@ -94,7 +95,7 @@ def tokenizer(project: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def modelfile(project: Path) -> Modelfile:
-    return modelfile_reader.read(stages.modelfile_text(load(project), Paths(project), "tiny", "jessy"))
+    return modelfile_reader.read(modelfiles.modelfile_text(load(project), Paths(project), "tiny", "jessy"))
 
 
 # The official client
@@ -464,12 +465,12 @@ def test_more_than_the_queue_holds_are_refused() -> None:
 def test_a_missing_package_is_told_with_the_remedy(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UserError, match=r"uvicorn is not installed; run: pip install -e '\.\[serve\]'"):
-        stages.serve(load(project), Paths(project), "tiny", 0, "")
+        talking.serve(load(project), Paths(project), "tiny", 0, "")
 
 
 def test_a_recording_that_cannot_be_written_is_told_before_anything_is_served(project: Path) -> None:
     with pytest.raises(UserError, match="specs cannot be written .*; choose another file with --record"):
-        stages.serve(load(project), Paths(project), "tiny", 0, "specs")
+        talking.serve(load(project), Paths(project), "tiny", 0, "specs")
 
 
 def test_a_port_that_is_taken_is_one_line(project: Path) -> None:

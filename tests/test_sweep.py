@@ -14,11 +14,12 @@ import pytest
 from judged_rows import rows
 from small_project import RECIPE, built_once, checked_once, doit
 
-from generators import llama_server, stages, trials
+from generators import llama_server
 from generators.errors import Diverged, UserError
 from generators.files import read_json, read_jsonl
 from generators.paths import Paths
 from generators.specs.project import Project, load
+from generators.stages import planning, trials
 from generators.sweep import Point, Sweep, applied, changes, points, rank, result, size
 
 RECIPE_SPEC: dict[str, Any] = {
@@ -179,7 +180,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Paths]:
     recipe = root / "specs" / "recipes" / "tiny.yaml"
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("{persona: 0.7, jessy-cli: 0.3}", "{none: 1.0}") + SWEPT, encoding="utf-8")
     project, paths = load(root, keep=False), Paths(root)
-    stages._render_a_few(project, paths, "tiny", 4)
+    planning.render_a_few(project, paths, "tiny", 4)
     return project, paths
 
 
@@ -209,7 +210,7 @@ def test_settings_that_diverge_are_kept_as_a_result(tiny: tuple[Project, Paths],
     def diverge(*_: Any) -> None:
         raise Diverged("the loss at step 1 is nan; lower it\n  a sample")
 
-    monkeypatch.setattr(trials, "_train", diverge)
+    monkeypatch.setattr(trials, "train_adapter", diverge)
     point = trials.sweep_points(project, "tiny")[2]
     trials.sweep_train(project, paths, "tiny", point)
     trials.sweep_point(project, paths, "tiny", point)

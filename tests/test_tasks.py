@@ -164,6 +164,17 @@ def test_a_killed_build_forgets_nothing_that_was_finished(tiny: Path) -> None:
     assert log(tiny) == ["one", "two", "two"]
 
 
+@pytest.mark.parametrize("words", [("list",), ("look",), ()], ids=" ".join)
+def test_when_nobody_reads_any_more_it_ends_without_a_word(words: tuple[str, ...], tiny: Path) -> None:
+    """As in `doit list | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "doit", *words]
+    with os.fdopen(writer, "w") as pipe:
+        ended = subprocess.run(command, cwd=tiny, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode in (141, -signal.SIGPIPE) and ended.stderr == ""
+
+
 # --- what it says -----------------------------------------------------------------------------------------------------------------
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_jobs import random_rows
 
-from generators import stages
 from generators.files import read_jsonl, write_jsonl
 from generators.paths import Paths
 from generators.specs.project import load
+from generators.stages import corpus
 from generators.tokens import Tokenizer
 from generators.train import data, shapes
 from generators.train.forward import Packed, pack
@@ -29,11 +29,11 @@ def run(embedded_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[l
     project, paths = load(ROOT), Paths(root)
     rows = []
     for category in project.categories:
-        stages.samples(project, paths, category)
+        corpus.samples(project, paths, category)
         rows += read_jsonl(paths.samples(category))
     write_jsonl(paths.dataset / "train.jsonl", (row for index, row in enumerate(rows) if index % 10))
     write_jsonl(paths.dataset / "valid.jsonl", rows[::10])
-    stages.frames(project, paths, RECIPE)
+    corpus.frames(project, paths, RECIPE)
     recipe, frames = project.recipes[RECIPE], paths.recipe(RECIPE).frames
     tokenizer = Tokenizer.load(embedded_base, project.chat_formats["gemma"])
     train, valid = (data.load_rows(frames / f"{split}.jsonl", tokenizer, 4096) for split in ("train", "valid"))

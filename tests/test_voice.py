@@ -20,11 +20,12 @@ import pytest
 from finished_project import ROOT, write_model
 from ruamel.yaml import YAML
 
-from generators import stages, voice
+from generators import voice
 from generators.answering import Deployed, Llama, TooLong, opened
 from generators.errors import UserError
 from generators.paths import Paths
 from generators.specs.project import Project
+from generators.stages import talking
 from generators.voice import Mouthpiece
 from generators.voice.audio import RECOGNITION_RATE, Device, Sound, read_wav, write_wav
 from generators.voice.ears import Heard, Whisper
@@ -266,7 +267,7 @@ def test_what_cannot_be_is_told_before_anything_is_loaded(arguments: dict[str, s
     (tmp_path / "there.wav").touch()
     wanted = {"audio": "", "out": "", "language": "", "whisper": "small", **arguments}
     with pytest.raises(UserError) as caught:
-        stages.voice(Project(), Paths(tmp_path), "tiny", **wanted, voices=[])
+        talking.voice(Project(), Paths(tmp_path), "tiny", **wanted, voices=[])
     assert why in str(caught.value) and "\n" not in str(caught.value)
 
 

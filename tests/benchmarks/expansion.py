@@ -37,16 +37,16 @@ def overlay(root: Path) -> Path:
 
 def run(root: Path) -> dict[str, Any]:
     """The figures of each stage. Raises DatasetErrors where a gate is missed."""
-    from generators import stages
     from generators.files import read_json
     from generators.paths import Paths
     from generators.specs.project import load
+    from generators.stages import corpus
 
     project, paths = load(root, keep=False), Paths(root)
     timed = {
-        "samples": _timed(lambda: [stages.samples(project, paths, name) for name in project.categories]),
-        "dataset": _timed(lambda: stages._dataset(project, paths, lambda line: None)),
-        "frames": _timed(lambda: stages.frames(project, paths, RECIPE)),
+        "samples": _timed(lambda: [corpus.samples(project, paths, name) for name in project.categories]),
+        "dataset": _timed(lambda: corpus.build_dataset(project, paths, lambda line: None)),
+        "frames": _timed(lambda: corpus.frames(project, paths, RECIPE)),
     }
     report = read_json(paths.dataset / "report.json")
     return {

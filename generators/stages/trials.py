@@ -1,7 +1,6 @@
 """Stages that run other stages over other paths: any two models compared, the points of a sweep, a retrained candidate.
 
-As in stages.py, from the specs to the calls that do the work; what is decided on the way stands in modules of its own, as functions of
-plain values.
+What is decided on the way stands in modules of its own, as functions of plain values.
 """
 
 from __future__ import annotations
@@ -11,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generators import stages
-from generators.stages import Slice, _chat_format, _deployed_as, _persona_file, _recipe_file, _train, _write_gguf
+from generators.stages import corpus, export, judging, modelfiles, release, training
+from generators.stages.export import write_gguf
+from generators.stages.reading import Slice, chat_format_of, deployed_as, persona_file, recipe_file
+from generators.stages.training import train_adapter
 
 if TYPE_CHECKING:
     from generators.compare import Comparison, Side, Subject
@@ -82,7 +83,7 @@ def _deployed_side(project: Project, paths: Paths, subject: Subject) -> Side:
     if name not in project.recipes:
         raise UserError(f"{subject.name} was made from the recipe {name!r}, which is gone{did_you_mean(name, project.recipes)}")
     recipe = project.recipes[name]
-    persona = next((each for each in recipe["personas"] if _deployed_as(recipe, each) == subject.model), recipe["personas"][0])
+    persona = next((each for each in recipe["personas"] if deployed_as(recipe, each) == subject.model), recipe["personas"][0])
     system = modelfile_reader.read(found.modelfile.read_text(encoding="utf-8")).system
     judged = _judged_deployment(project, paths, name, found.sha256, _exam(project, paths, name, persona, system), subject.name)
     facts = {"recipe": name, "persona": persona, "deployed": found.record["deployed_at"], "sha256": found.sha256[:16]}
@@ -101,7 +102,7 @@ def _judged_deployment(project: Project, paths: Paths, name: str, sha256: str, e
     judged, system = kept.of_recipe(outputs.evaluation), outputs.frames / "system.txt"
     if judged and judged.told["engine"]["digest"] == sha256 and system.is_file() and system.read_text(encoding="utf-8").strip() == exam.system:
         return judged
-    if judged := kept.find(paths.evaluations, stages.of_deployment(sha256, exam.system)):
+    if judged := kept.find(paths.evaluations, release.of_deployment(sha256, exam.system)):
         return judged
     places = [history.kept_gguf(paths.deployments, sha256), outputs.gguf(recipe["export"]["quantisations"][0])]
     gguf = next((place for place in places if place.is_file() and sha256_file(place) == sha256), None)
@@ -125,7 +126,7 @@ def _exam(project: Project, paths: Paths, name: str, persona: str, system: str |
         system_prompt(project.personas[persona], paths.templates) if system is None else system,
         project.clients,
         project.tiers,
-        _chat_format(project, project.recipes[name]),
+        chat_format_of(project, project.recipes[name]),
         project.project,
         half,
     )
@@ -185,7 +186,7 @@ def _paths_of_adapter(paths: Paths, name: str, point: Point) -> Paths:
 
 
 def sweep_train_slice(project: Project, name: str, point: Point) -> Slice:
-    return stages.train_slice(_at_point(project, name, point), name)
+    return training.train_slice(_at_point(project, name, point), name)
 
 
 def sweep_train(project: Project, paths: Paths, name: str, point: Point) -> None:
@@ -201,7 +202,7 @@ def sweep_train(project: Project, paths: Paths, name: str, point: Point) -> None
     _swept_gguf(made, name).unlink(missing_ok=True)  # of the adapter before this one, left by a sweep that was interrupted
     progress.say(f"training {point.adapter}")
     try:
-        _train(_at_point(project, name, point), made, name, paths.recipe(name).frames)
+        train_adapter(_at_point(project, name, point), made, name, paths.recipe(name).frames)
     except Diverged as error:
         shutil.rmtree(outputs.checkpoints, ignore_errors=True)
         progress.say(str(error).splitlines()[0])
@@ -212,7 +213,7 @@ def sweep_train(project: Project, paths: Paths, name: str, point: Point) -> None
 
 def sweep_point_slice(project: Project, name: str, point: Point) -> Slice:
     """What trains the adapter is no part of it: that changes a file which the point depends on."""
-    return stages.evaluate_slice(_at_point(project, name, point), name)
+    return judging.evaluate_slice(_at_point(project, name, point), name)
 
 
 def sweep_point(project: Project, paths: Paths, name: str, point: Point) -> None:
@@ -247,7 +248,7 @@ def _rows_of_point(project: Project, paths: Paths, name: str, point: Point) -> l
     recipe, made = project.recipes[name], _paths_of_adapter(paths, name, point)
     gguf, quantisation = _swept_gguf(made, name), recipe["export"]["quantisations"][0]
     if not gguf.is_file():
-        _write_gguf(project, made, name, "Q8_0" if quantisation == "auto" else quantisation, gguf)
+        write_gguf(project, made, name, "Q8_0" if quantisation == "auto" else quantisation, gguf)
     exam = _exam(project, paths, name, recipe["personas"][0], half="dev")
     model, answers = paths.model(recipe["base"]), paths.sweep(name).answers
     rows, _ = examine(exam, model, gguf, paths.dataset / "train.jsonl", answers, progress.say, measure=False)
@@ -299,7 +300,7 @@ def _line_to_change(project: Project, paths: Paths, name: str, field: tuple[str,
     """`specs/recipes/jessy-mini.yaml:10: lora.rank: 16 -> 8`"""
     from generators.specs import yaml_source
 
-    file = _persona_file(project.recipes[name]["personas"][0]) if field[0] == "parameters" else _recipe_file(name)
+    file = persona_file(project.recipes[name]["personas"][0]) if field[0] == "parameters" else recipe_file(name)
     document = yaml_source.read(paths.root / file, file)
     said = f"{'.'.join(field)}: {'not set' if now is None else now} -> {'not set' if better is None else better}"
     return f"{file}:{document.problem(field, '', at_key=True).line}: {said}{'' if document.node(field) else ' (to be added)'}"
@@ -314,7 +315,7 @@ def sweep(project: Project, paths: Paths, name: str) -> None:
 
     if "sweep" not in project.recipes[name]:
         example = "sweep: {grid: {lora: {rank: [8, 16]}, training: {learning_rate: [1e-4, 2e-4]}}}"
-        raise UserError(f"{name} declares no sweep; add one to {_recipe_file(name)}, for example `{example}`")
+        raise UserError(f"{name} declares no sweep; add one to {recipe_file(name)}, for example `{example}`")
     found = _write_sweep(project, paths, name)
     columns, lines = found.table()
     shown = Table(*columns)
@@ -332,7 +333,7 @@ def sweep(project: Project, paths: Paths, name: str) -> None:
 @dataclass(frozen=True)
 class _Deployed:
     """What a candidate has to be as good as. number: of the deployment, None for a recipe's build that was never deployed. adapter: None
-    where it was not kept. made_from: see `stages.made_from`."""
+    where it was not kept. made_from: see `release.made_from`."""
 
     name: str
     gguf: Path
@@ -355,8 +356,8 @@ def retrain(project: Project, paths: Paths, name: str, schedule: bool) -> None:
     with alone(paths.retrain(name).lock, f"retraining of {name}", progress.say):
         here, made = _retraining(project, name), replace(paths, made=paths.retrain(name).candidate)
         deployed = _what_is_deployed(project, paths, name)
-        stages.frames(here, made, name)
-        if deployed.number is not None and deployed.made_from == stages.made_from(here, made, name):
+        corpus.frames(here, made, name)
+        if deployed.number is not None and deployed.made_from == release.made_from(here, made, name):
             progress.say(f"{deployed.name} was made from these very samples and settings: there is nothing new to learn")
             return
         _make_candidate(here, paths, made, name, deployed)
@@ -414,18 +415,18 @@ def _make_candidate(project: Project, paths: Paths, made: Paths, name: str, depl
 
     goes_on = project.recipes[name]["retrain"]["from"] == "deployed"
     if goes_on and deployed.adapter is None:
-        again = f"run doit deploy:{name} once more, or set retrain.from to fresh in {_recipe_file(name)}"
+        again = f"run doit deploy:{name} once more, or set retrain.from to fresh in {recipe_file(name)}"
         raise UserError(f"the adapter of {deployed.name}, which is to be trained on, was not kept; {again}")
     marker = paths.retrain(name).made_from
-    wanted = {"made_from": stages.made_from(project, made, name), "on": deployed.sha256 if goes_on else None}
+    wanted = {"made_from": release.made_from(project, made, name), "on": deployed.sha256 if goes_on else None}
     if marker.is_file() and read_json(marker) == wanted and made.recipe(name).adapter.is_dir():
         progress.say("the candidate is trained already")
     else:
         marker.unlink(missing_ok=True)
         progress.say(f"training a candidate {f'on from {deployed.name}' if goes_on else 'from the base'}")
-        _train(project, made, name, made.recipe(name).frames, deployed.adapter if goes_on else None)
+        train_adapter(project, made, name, made.recipe(name).frames, deployed.adapter if goes_on else None)
         write_json(marker, wanted)
-    for stage in (stages.gguf, stages.modelfiles, stages.parity):
+    for stage in (export.gguf, modelfiles.modelfiles, export.parity):
         stage(project, made, name)
 
 
@@ -446,7 +447,7 @@ def _promote(project: Project, paths: Paths, made: Paths, name: str, deployed: _
     failure = ""
     if decision.promoted:
         try:
-            stages._release(project, paths, made, name, found.b.judged, retrained=True)
+            release.release(project, paths, made, name, found.b.judged, retrained=True)
         except UserError as error:
             failure = str(error).replace("doit deploy again", f"doit retrain:{name} again")  # that would deploy what was built before
     pill = "Not promoted" if not decision.promoted else "Good, not deployed" if failure else "Promoted"
