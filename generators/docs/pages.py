@@ -284,9 +284,9 @@ def _numbers(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]
 
 def _troubleshooting(root: Path, project: Any, snapshot: Snapshot) -> Row:
     from generators import errors
-    from generators.tasks import EXIT_INTERRUPTED
+    from generators.tasks import EXIT_INTERRUPTED, EXIT_UNREAD
 
-    codes = {"failed": errors.EXIT_FAILED, "gate": errors.EXIT_GATE, "specs": errors.EXIT_SPECS, "interrupted": EXIT_INTERRUPTED}
+    codes = {"failed": errors.EXIT_FAILED, "gate": errors.EXIT_GATE, "specs": errors.EXIT_SPECS, "interrupted": EXIT_INTERRUPTED, "unread": EXIT_UNREAD}
     return {"sections": catalogue.sections(), "codes": codes, "anchor": catalogue.anchor}
 
 
