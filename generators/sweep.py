@@ -103,7 +103,7 @@ def result(point: Point, trained: Spec, rows: Sequence[Row], framing: str, seed:
     """
     from generators.evaluate import scores
 
-    kept = ("best_validation_loss", "best_step", "steps", "planned_steps", "stop_reason", "seconds")
+    kept = ("best_validation_loss", "best_step", "steps", "planned_steps", "stop_reason", "seconds", "device", "device_name")
     judged = _judged(rows, framing)
     return {
         "point": point.name,
@@ -225,8 +225,10 @@ class Sweep:
         return [*told, "to build with it, change:", *(f"  {line}" for line in self.to_change)]
 
     def as_json(self) -> Spec:
-        told = {"recipe": self.recipe, "half": "dev", "best": self.ranking.best, "why": self.ranking.why}
-        return told | {"change": list(self.to_change), "waiting": list(self.waiting), "points": list(self.results)}
+        told: Spec = {"recipe": self.recipe, "half": "dev", "best": self.ranking.best, "why": self.ranking.why}
+        columns, lines = self.table()
+        told |= {"change": list(self.to_change), "waiting": list(self.waiting), "columns": columns, "lines": lines}
+        return told | {"points": list(self.results)}
 
     def as_markdown(self) -> str:
         columns, lines = self.table()

@@ -23,6 +23,7 @@ Source = dict[str, Any]  # file, command, machine, date, figures
 FILE = Path("docs") / "figures.json"
 COUNTED = "counted: the same on any machine"
 _BENCHMARK = "benchmarks/"
+_STAYS = (_BENCHMARK, "terminal", "sweep")  # until it is measured again: it may come from another machine
 _MEASURES = ("accuracy", "appropriateness", "persona", "passed")
 _LONGEST_ANSWER = 400  # characters of an example; longer ones are loops
 
@@ -37,7 +38,7 @@ def write_figures(root: Path, recipe: str, base: str, count: Callable[[], Figure
         raise UserError(f"{folder.relative_to(root) / 'evaluation' / 'scores.json'} does not exist; run: doit report:{recipe}")
     target = root / FILE
     kept = read_json(target) if target.is_file() else {}
-    sources = {name: source for name, source in kept.get("sources", {}).items() if name.startswith((_BENCHMARK, "terminal"))}
+    sources = {name: source for name, source in kept.get("sources", {}).items() if name.startswith(_STAYS)}
     found = _of_recipe(root, recipe, base, count) | _of_benchmarks(root)
     for name, source in found.items():
         say(f"{name}: {source['file']}, {source['machine']}")
@@ -73,6 +74,7 @@ def _of_recipe(root: Path, recipe: str, base: str, count: Callable[[], Figures |
         "examples": (f"{here}/evaluation/tuned.jsonl", f"evaluate:{recipe}", _examples),
         "ledger": (f"{here}/ledger.json", f"ledger:{recipe}", read_json),
         "lock": (f"{here}/lock.json", f"report:{recipe}", _lock),
+        "sweep": (f"build/sweeps/{recipe}/results.json", f"sweep:{recipe}", _sweep),
     }
     found: dict[str, Source] = {}
     for name, (file, task, read) in known.items():
@@ -165,6 +167,19 @@ def _parity(path: Path) -> Figures:
 def _lock(path: Path) -> Figures:
     found = read_json(path)
     return {"seed": found["seed"], "packages": found["packages"], "platform": found["platform"]}
+
+
+def _sweep(path: Path) -> Figures:
+    """The table, without the columns in which all points have one value."""
+    found = read_json(path)
+    told = [index for index, name in enumerate(found["columns"]) if not name or len({line[index] for line in found["lines"]}) > 1]
+    trained: Figures = next((point["training"] for point in found["points"] if point["training"]), {})
+    return {
+        "columns": [found["columns"][index] for index in told],
+        "lines": [[line[index] for index in told] for line in found["lines"]],
+        **{name: found[name] for name in ("why", "change", "waiting")},
+        "machine": {"device": f"{trained.get('device')}: {trained.get('device_name')}"},
+    }
 
 
 def _stages(taken: Mapping[str, Mapping[str, Any]], recipe: str, base: str) -> Figures:

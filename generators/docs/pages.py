@@ -286,7 +286,8 @@ def _troubleshooting(root: Path, project: Any, snapshot: Snapshot) -> Row:
     from generators import errors
     from generators.tasks import EXIT_INTERRUPTED, EXIT_UNREAD
 
-    codes = {"failed": errors.EXIT_FAILED, "gate": errors.EXIT_GATE, "specs": errors.EXIT_SPECS, "interrupted": EXIT_INTERRUPTED, "unread": EXIT_UNREAD}
+    codes = {"failed": errors.EXIT_FAILED, "gate": errors.EXIT_GATE, "specs": errors.EXIT_SPECS}
+    codes |= {"interrupted": EXIT_INTERRUPTED, "unread": EXIT_UNREAD}
     return {"sections": catalogue.sections(), "codes": codes, "anchor": catalogue.anchor}
 
 
