@@ -7,20 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from generators.docs import catalogue, source, work
+from generators.docs import catalogue, source
 from generators.errors import UserError
 from generators.files import human_bytes, human_seconds
 from generators.report.view import _cell, framing_label, percent, seconds
 
 Row = dict[str, Any]
 
-_M2 = {
-    # Apple, "MacBook Air (M2, 2022), technical specifications" and "Apple unveils M2" (10-core GPU): 3.6 TFLOP/s, 100 GB/s
-    "operations": 3.6e12,
-    "bandwidth": 100e9,
-}
-_GOAL_S, _GOAL_BYTES = 3600, 10e9  # of a training on an M2
-_BITS_HELD = {None: 16, 8: 8.5, 4: 4.5}  # `training.base_bits` with the scales: MLX has a scale and a bias of 16 bits for each 64 weights
+_M2_TARGET = "benchmarks/m2_target"
 
 
 class Snapshot:
@@ -45,6 +39,11 @@ class Snapshot:
 
     def starting(self, prefix: str) -> list[str]:
         return [name for name in self._sources if name.startswith(prefix)]
+
+    def measured_on(self, device: str, prefix: str) -> list[str]:
+        """Names of sources that begin with `prefix` and whose machine's device mentions `device`."""
+        machines = {name: source["figures"].get("machine") for name, source in self._sources.items() if name.startswith(prefix)}
+        return [name for name, machine in machines.items() if isinstance(machine, dict) and device in str(machine.get("device", ""))]
 
     def used(self) -> list[Row]:
         """The sources that were asked for so far, in the order of the snapshot."""
@@ -292,52 +291,27 @@ def _troubleshooting(root: Path, project: Any, snapshot: Snapshot) -> Row:
 
 
 def _mac(root: Path, project: Any, snapshot: Snapshot) -> Row:
-    """What training jessy-v2 takes, counted."""
-    recipe, shape, counted = project.recipes["jessy-v2"], work.GEMMA_2B, snapshot.get("work")
-    rank, training = recipe["lora"]["rank"], recipe["training"]
-
-    def whole(again: bool) -> float:
-        return counted["steps"] * work.operations(shape, counted["tokens"], counted["targets"], rank, again)
-
-    def held(bits: float, again: bool) -> dict[str, float]:
-        return work.bytes_held(shape, counted["largest"], rank, bits, again)
-
-    own = (_BITS_HELD[training["base_bits"]], training["gradient_checkpointing"])
-    ways = {
-        "`gradient_checkpointing: false`": (16, False),
-        "`gradient_checkpointing: true`": (16, True),
-        "`base_bits: 8`, `gradient_checkpointing: true`": (8.5, True),
-        "`base_bits: 4`, `gradient_checkpointing: true`": (4.5, True),
-    }
-    sums = {name: sum(held(*way).values()) for name, way in ways.items()}
+    """What training jessy-v2 takes on an M2, as the benchmark counts it."""
+    counted = snapshot.get(_M2_TARGET) if snapshot.has(_M2_TARGET) else None
+    if counted is None:
+        return {"counted": None}
+    has, assumed = counted["recipe_has"], counted["assumed"]
+    own = f"{has['base_bits'] or 16} bits{', gradient_checkpointing' if has['gradient_checkpointing'] else ''}"
     return {
-        "v2": recipe,
-        "shape": shape,
-        "rank": rank,
         "counted": counted,
-        "step_operations": whole(own[1]) / counted["steps"],
-        "all_operations": whole(own[1]),
-        "m2": _M2,
-        "goal_s": _GOAL_S,
-        "goal_bytes": _GOAL_BYTES,
-        "needed": whole(own[1]) / _GOAL_S,
-        "at_shares": [
-            {"share": share, **{str(again): whole(again) / (share * _M2["operations"]) for again in (False, True)}}
-            for share in (0.25, 0.5, 0.75)
-        ],
-        "ways": [{"name": name, "held": held(*way), "sum": sums[name], "own": way == own} for name, way in ways.items()],
-        "own_sum": sum(held(*own).values()),
-        "within": next((name for name, total in sums.items() if total < _GOAL_BYTES), None),
-        "reading": [
-            {"quantisation": name, "bytes": bits / 8 * (shape.in_blocks + shape.in_head)} for name, bits in (("Q4_K_M", 4.9), ("Q8_0", 8.5))
-        ],
+        "own": own,
+        "peaks": assumed["peak_operations_per_s"],
+        "bandwidth": assumed["bytes_per_s"],
+        "shares": (0.25, 0.5, 0.75),
+        "goal": counted["target"],
+        "within": next((name for name, way in counted["ways"].items() if way["in_memory"]), None),
+        "reading": [{"quantisation": name, "bytes": bits / 8 * counted["weights"]} for name, bits in (("Q4_K_M", 4.9), ("Q8_0", 8.5))],
     }
 
 
 def _cuda(root: Path, project: Any, snapshot: Snapshot) -> Row:
     """Benchmarks whose device is a CUDA one."""
-    names = [name for name in snapshot.starting("benchmarks/train_speed")]
-    on_cuda = [name for name in names if "cuda" in str(snapshot.source(name)["figures"]["machine"].get("device", ""))]
+    on_cuda = snapshot.measured_on("cuda", "benchmarks/train_speed")
     return {"measured": [{"name": name.partition("/")[2], "source": snapshot.source(name)} for name in on_cuda]}
 
 

@@ -152,6 +152,7 @@ def count(rows: dict[str, list[Any]], recipe: dict[str, Any], seed: int, model: 
     validations = 1 + len(steps) // training["validate_every"] + bool(len(steps) % training["validate_every"])
     return {
         "steps": len(steps),
+        "largest_tokens": max(map(_tokens, steps)),
         "samples_an_epoch": sum(len(group.rows) for batch in epochs[0] for group in batch),
         "tokens": sum(map(_tokens, steps)),
         "padded_tokens": sum(size.rows * size.length for size in _sizes(sizes, steps)),
@@ -164,6 +165,7 @@ def count(rows: dict[str, list[Any]], recipe: dict[str, Any], seed: int, model: 
             for name, bits, checkpointing in (
                 ("16 bits", 16, False),
                 ("16 bits, gradient_checkpointing", 16, True),
+                ("8 bits, gradient_checkpointing", 8, True),
                 ("4 bits", 4, False),
                 ("4 bits, gradient_checkpointing", 4, True),
             )
@@ -206,6 +208,7 @@ def write_m2_target(target: Path, rows: dict[str, list[Any]]) -> dict[str, Any]:
     """Count the recipe jessy-v2 as the specs have it and write the figures, with what they assume, to `target`."""
     from train_speed import SHAPES
 
+    from generators.docs.figures import COUNTED
     from generators.files import write_json
     from generators.specs.project import load
 
@@ -214,9 +217,12 @@ def write_m2_target(target: Path, rows: dict[str, list[Any]]) -> dict[str, Any]:
     counted = count(rows, recipe, project.project["seed"], model)
     made = {
         "recipe": RECIPE,
+        "machine": COUNTED,
         "rows_tokenised_as": TOKENISED_AS[1],
+        "rank": recipe["lora"]["rank"],
         "recipe_has": {name: recipe["training"][name] for name in ("batch_size", "epochs", "base_bits", "gradient_checkpointing")},
         "weights": model.weights,
+        "weights_of_head": model.vocabulary * model.width,
         "adapter": model.adapter(recipe["lora"]["rank"]),
         "assumed": {"peak_operations_per_s": PEAK, "bytes_per_s": BANDWIDTH, "share_of_peak": SHARE},
         "target": {"seconds": BUDGET_S, "bytes": BUDGET_BYTES},
