@@ -27,6 +27,7 @@ KNOWN = {
     "mac.md.j2": {"8 GB"},
     "several-machines.md.j2": {"10 Gbit"},
     "evaluation.md.j2": {"95 %"},
+    "training.md.j2": {"95 %"},
 }
 
 

@@ -246,12 +246,13 @@ def test_a_recipe_without_a_sweep_says_how_to_declare_one(tiny: tuple[Project, P
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A small build whose recipe has got a sweep since; placeholders stand for training and judging."""
+    """A small build whose recipe has got another sweep since; placeholders stand for training and judging."""
     with checked_once():
         root = tmp_path_factory.mktemp("swept") / "project"
         shutil.copytree(built_once(tmp_path_factory), root)
-        with (root / "specs" / "recipes" / f"{RECIPE}.yaml").open("a") as out:
-            out.write("sweep: {grid: {lora: {rank: [8]}, parameters: {top_p: [0.5, 0.9]}}}\n")
+        spec = root / "specs" / "recipes" / f"{RECIPE}.yaml"
+        without = spec.read_text(encoding="utf-8").partition("\nsweep:")[0]
+        spec.write_text(without + "\nsweep: {grid: {lora: {rank: [8]}, parameters: {top_p: [0.5, 0.9]}}}\n", encoding="utf-8")
         yield root
 
 

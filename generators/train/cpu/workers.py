@@ -7,7 +7,6 @@ cores, measured worse: between the products the cores idle, and BLAS threads tha
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
+
+from generators.measure import cores
 
 Result = TypeVar("Result")
 Array = np.ndarray
@@ -26,7 +27,7 @@ class Workers:
     def __init__(self, count: int | None = None):
         from threadpoolctl import ThreadpoolController
 
-        self.count = count or os.cpu_count() or 1
+        self.count = count or cores()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="cpu-engine")
         self._blas = ThreadpoolController().select(user_api="blas")
 
