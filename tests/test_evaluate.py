@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,15 @@ def test_llama_cpp_and_mlx_say_the_same_and_give_it_the_same_probabilities(engin
     ours, theirs = (found.log_probabilities(PROMPT, "iyidir kanka") for found in (engine, mlx))
     assert len(ours) == len(theirs) > 0
     assert all(math.isclose(one, other, abs_tol=0.02) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_mlx_answers_whichever_thread_asks(model: Path) -> None:
+    """As an evaluation does, which asks from a pool."""
+    engines_, sampling = [MlxEngine(model, CHAT_FORMAT) for _ in range(2)], Sampling(max_tokens=4)
+    with ThreadPoolExecutor(3) as pool:
+        said = [answer.text for answer in pool.map(lambda each: each.generate(PROMPT, sampling), engines_ * 3)]
+        assert list(pool.map(lambda each: len(each.log_probabilities(PROMPT, "iyi")) > 0, engines_)) == [True, True]
+    assert len(set(said)) == 1
 
 
 @needs_engine

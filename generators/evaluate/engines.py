@@ -11,8 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -198,12 +200,31 @@ def llama(
 # --- MLX --------------------------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _mlx_thread() -> ThreadPoolExecutor:
+    """MLX's streams belong to the thread that made them, and mlx-lm makes one when it is loaded: all engines generate in this one thread."""
+    return ThreadPoolExecutor(1, thread_name_prefix="mlx")
+
+
 class MlxEngine:
     """A model directory in MLX, with an adapter or without: one request at a time."""
 
     slots = 1
 
     def __init__(self, model: Path, chat_format: dict[str, Any], adapter: Path | None = None):
+        self._thread = _mlx_thread()
+        self._thread.submit(self._load, model, chat_format, adapter).result()
+
+    def prompt_key(self, messages: Messages) -> str:
+        return self._thread.submit(lambda: sha256_text(to_json(self._tokenizer.encode_prompt(messages)))).result()
+
+    def generate(self, messages: Messages, sampling: Sampling, watch: Watch | None = None) -> Generation:
+        return self._thread.submit(self._generate, messages, sampling, watch).result()
+
+    def log_probabilities(self, messages: Messages, answer: str) -> list[float]:
+        return self._thread.submit(self._log_probabilities, messages, answer).result()
+
+    def _load(self, model: Path, chat_format: dict[str, Any], adapter: Path | None) -> None:
         from generators.device import current, load_mlx
         from generators.tokens import Tokenizer
 
@@ -219,46 +240,40 @@ class MlxEngine:
         self._model.eval()
         self._tokenizer = Tokenizer.load(model, chat_format)
         self._stop = list(dict.fromkeys([chat_format["end_of_turn"], *chat_format["stop"]]))
-        self._lock = threading.Lock()
         self.name = f"MLX {model.name}" + (f" + {adapter.parent.name}/{adapter.name}" if adapter else "")
         files = sorted(model.glob("*.safetensors")) + ([adapter / "adapters.safetensors"] if adapter else [])
         self.digest = sha256_text("".join(map(sha256_file, files)))
         self.load_seconds = time.perf_counter() - start
 
-    def prompt_key(self, messages: Messages) -> str:
-        return sha256_text(to_json(self._tokenizer.encode_prompt(messages)))
-
-    def generate(self, messages: Messages, sampling: Sampling, watch: Watch | None = None) -> Generation:
+    def _generate(self, messages: Messages, sampling: Sampling, watch: Watch | None) -> Generation:
         from mlx_lm.generate import generate_step
         from mlx_lm.sample_utils import make_sampler
 
-        with self._lock:
-            ids = self._tokenizer.encode_prompt(messages)
-            self._mx.random.seed(sampling.seed)
-            sampler = make_sampler(temp=sampling.temperature, top_p=dict(sampling.extra).get("top_p", 0.0))
-            start = time.perf_counter()
-            said: list[int] = []
-            first, ended = 0.0, "length"
-            for token, _ in generate_step(self._mx.array(ids), self._model, max_tokens=sampling.max_tokens, sampler=sampler):
-                first = first or time.perf_counter() - start
-                said.append(int(token))
-                raw = self._tokenizer.decode(said[-8:], skip_special=False)
-                if said[-1] == self._tokenizer.end_of_turn_id or any(stop in raw for stop in self._stop):
-                    ended = "stop"
-                    break
-                if watch and len(said) % 8 == 0 and (reason := watch(self._text(said))):
-                    ended = reason
-                    break
+        ids = self._tokenizer.encode_prompt(messages)
+        self._mx.random.seed(sampling.seed)
+        sampler = make_sampler(temp=sampling.temperature, top_p=dict(sampling.extra).get("top_p", 0.0))
+        start = time.perf_counter()
+        said: list[int] = []
+        first, ended = 0.0, "length"
+        for token, _ in generate_step(self._mx.array(ids), self._model, max_tokens=sampling.max_tokens, sampler=sampler):
+            first = first or time.perf_counter() - start
+            said.append(int(token))
+            raw = self._tokenizer.decode(said[-8:], skip_special=False)
+            if said[-1] == self._tokenizer.end_of_turn_id or any(stop in raw for stop in self._stop):
+                ended = "stop"
+                break
+            if watch and len(said) % 8 == 0 and (reason := watch(self._text(said))):
+                ended = reason
+                break
         return Generation(self._text(said), len(said), len(ids), time.perf_counter() - start, first, ended)
 
-    def log_probabilities(self, messages: Messages, answer: str) -> list[float]:
-        with self._lock:
-            mx, ids, wanted = self._mx, self._tokenizer.encode_prompt(messages), self._tokenizer.encode_text(answer)
-            if not wanted:
-                return []
-            logits = self._model(mx.array([ids + wanted]))[0, len(ids) - 1 : -1].astype(mx.float32)
-            chosen = mx.take_along_axis(logits, mx.array(wanted)[:, None], axis=-1)[:, 0]
-            return [float(value) for value in (chosen - mx.logsumexp(logits, axis=-1)).tolist()]
+    def _log_probabilities(self, messages: Messages, answer: str) -> list[float]:
+        mx, ids, wanted = self._mx, self._tokenizer.encode_prompt(messages), self._tokenizer.encode_text(answer)
+        if not wanted:
+            return []
+        logits = self._model(mx.array([ids + wanted]))[0, len(ids) - 1 : -1].astype(mx.float32)
+        chosen = mx.take_along_axis(logits, mx.array(wanted)[:, None], axis=-1)[:, 0]
+        return [float(value) for value in (chosen - mx.logsumexp(logits, axis=-1)).tolist()]
 
     def _text(self, ids: list[int]) -> str:
         return _before_stop(self._tokenizer.decode(ids, skip_special=False), self._stop)

@@ -170,6 +170,7 @@ def through_doit(categories: int, in_each: int, processes: int) -> dict[str, flo
         doit = [sys.executable, "-m", "doit"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         subprocess.run([*doit, "list"], cwd=root, env=environment, check=True, capture_output=True)  # reads and checks the specs
+        os.sync()  # the one before has written hundreds of megabytes, which the disk is still busy with
         started = time.perf_counter()
         subprocess.run([*doit, "-n", str(processes), "samples"], cwd=root, env=environment, check=True, capture_output=True)
         seconds, again = time.perf_counter() - started, time.perf_counter()
