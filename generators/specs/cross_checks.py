@@ -6,11 +6,12 @@ A file that has problems of its own is left out of what is compared, but its nam
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,13 @@ class Specs:
         if category not in self._surveys:
             self._surveys[category] = survey(self.project.categories[category])
         return self._surveys[category]
+
+    @cached_property
+    def templates_digest(self) -> str:
+        contents = {
+            path: hashlib.sha256(content).digest() if isinstance(content, bytes) else content for path, content in self.templates.items()
+        }
+        return hashlib.sha256(repr(sorted(contents.items())).encode("utf-8", "surrogatepass")).hexdigest()
 
     def names(self, kind: str) -> list[str]:
         return sorted(name for of_kind, name in self.documents if of_kind == kind)

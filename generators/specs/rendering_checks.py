@@ -261,8 +261,12 @@ def _samples(specs: Specs) -> Iterator[Problem]:
 
 def _digest_of(specs: Specs) -> str:
     """Of all that a sample is rendered with beside its category."""
-    given = [specs.project.project["persona"], specs.project.project["seed"], specs.project.tiers["tiers"], sorted(specs.templates.items())]
-    return hashlib.sha256(repr(given).encode("utf-8", "surrogatepass")).hexdigest()
+    return _digest(specs, specs.project.project["persona"], specs.project.project["seed"], specs.project.tiers["tiers"])
+
+
+def _digest(specs: Specs, *given: Any) -> str:
+    """Of `given` and all templates."""
+    return hashlib.sha256(repr([*given, specs.templates_digest]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _problems_of_category(specs: Specs, name: str, category: Spec) -> Iterator[Problem]:
@@ -351,10 +355,6 @@ def _prompts_and_modelfiles(specs: Specs) -> Iterator[Problem]:
 
 def _modelfiles(specs: Specs, personas: dict[str, Spec]) -> Iterator[Problem]:
     """Modelfile.j2 with every persona in every chat format that it meets, up to the first that does not render."""
-    from generators import modelfile
-    from generators.chat_format import go_template
-
-    given: Spec = dict.fromkeys(("gguf", "template", "system", "parameters", "stops", "messages", "licence"), {})
     rendered: set[tuple[str, str]] = set()
     for recipe_name, recipe in specs.project.recipes.items():
         model = specs.project.models.get(recipe["base"], {})
@@ -364,12 +364,25 @@ def _modelfiles(specs: Specs, personas: dict[str, Spec]) -> Iterator[Problem]:
         for name in recipe["personas"]:
             if name in personas and (name, model["chat_format"]) not in rendered:
                 rendered.add((name, model["chat_format"]))
-                go, licence = go_template(chat_format), model["licence"]
-                try:
-                    modelfile.render_modelfile(personas[name], chat_format, licence, "model.gguf", go, specs.root / "templates")
-                except Exception as error:  # whatever a template of the user's raises, and what Ollama would refuse
-                    yield _of_template(specs, error, "Modelfile.j2", f"the Modelfile of {recipe_name} for the persona {name}", given)
+                rule = ("modelfile", recipe_name, _digest(specs, personas[name], chat_format, model["licence"]))
+                judge = partial(
+                    _problems_of_modelfile, specs, personas[name], chat_format, model["licence"], f"{recipe_name} for the persona {name}"
+                )
+                found = specs.documents["persona", name].once(rule, judge)
+                yield from found
+                if found:
                     return
+
+
+def _problems_of_modelfile(specs: Specs, persona: Spec, chat_format: Spec, licence: Spec, whose: str) -> Iterator[Problem]:
+    from generators import modelfile
+    from generators.chat_format import go_template
+
+    try:
+        modelfile.render_modelfile(persona, chat_format, licence, "model.gguf", go_template(chat_format), specs.root / "templates")
+    except Exception as error:  # whatever a template of the user's raises, and what Ollama would refuse
+        given: Spec = dict.fromkeys(("gguf", "template", "system", "parameters", "stops", "messages", "licence"), {})
+        yield _of_template(specs, error, "Modelfile.j2", f"the Modelfile of {whose}", given)
 
 
 # --- what Jinja raises, in plain words --------------------------------------------------------------------------------------------
