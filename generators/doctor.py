@@ -104,24 +104,14 @@ def _llama() -> Finding:
 def _ollama() -> Finding:
     import httpx
 
-    host = ollama_url()
+    from generators.ollama_address import is_loopback, ollama_host
+
+    host = ollama_host()
     try:
-        version = httpx.get(f"{host}/api/version", timeout=2).json()["version"]
+        version = httpx.get(f"{host}/api/version", timeout=2, trust_env=not is_loopback(host)).json()["version"]
     except (httpx.HTTPError, ValueError, KeyError):
         return Finding(MISSING, f"Ollama at {host}", "install it from ollama.com and start it; only `doit deploy` needs it")
     return Finding(OK, f"Ollama {version} at {host}")
-
-
-def ollama_url() -> str:
-    """Where Ollama listens, as OLLAMA_HOST says it (`host`, `host:port` or a URL); its own default otherwise."""
-    host = os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1:11434"
-    if "://" not in host:
-        host = f"http://{host}"
-    scheme, rest = host.split("://", 1)
-    rest = rest.rstrip("/")
-    if ":" not in rest.rsplit("]", 1)[-1]:
-        rest += ":11434"
-    return f"{scheme}://{rest.replace('0.0.0.0', '127.0.0.1')}"
 
 
 def _base(name: str, spec: dict[str, Any]) -> Finding:

@@ -218,8 +218,7 @@ def _answers(stage: Stage, probes: Sequence[Probe], sampling: Sampling) -> list[
             return engine.generate(list(probe.messages), sampling, lambda text: "loop" if is_looping(text) else "")
 
         found = []
-        # MLX computes only in the thread that loaded it
-        for answer in pool.map(ask, probes) if engine.slots > 1 else map(ask, probes):
+        for answer in pool.map(ask, probes):
             found.append(answer)
             advance(1)
         return found

@@ -228,9 +228,12 @@ def live_ollama(model: str, file: Modelfile, report: Callable[[str], None]) -> C
     """
     import httpx
 
+    from generators.ollama_address import is_loopback, ollama_host
+
     host = ollama_host()
+    through_proxies = not is_loopback(host)
     try:
-        shown = httpx.post(f"{host}/api/show", json={"model": model}, timeout=5)
+        shown = httpx.post(f"{host}/api/show", json={"model": model}, timeout=5, trust_env=through_proxies)
     except httpx.HTTPError:
         report(f"no Ollama answers at {host}: three engines are compared")
         return None
@@ -240,25 +243,13 @@ def live_ollama(model: str, file: Modelfile, report: Callable[[str], None]) -> C
 
     def rendered(messages: list[Message]) -> str:
         body = {"model": model, "messages": messages, "stream": False, "_debug_render_only": True}
-        answer = httpx.post(f"{host}/api/chat", json=body, timeout=_OLLAMA_TIMEOUT_S).json()
+        answer = httpx.post(f"{host}/api/chat", json=body, timeout=_OLLAMA_TIMEOUT_S, trust_env=through_proxies).json()
         try:
             return str(answer["_debug_info"]["rendered_template"])
         except (KeyError, TypeError):
             raise UserError(f"the Ollama at {host} does not show what it renders ({json.dumps(answer)[:200]}); update it") from None
 
     return rendered
-
-
-def ollama_host() -> str:
-    """`$OLLAMA_HOST` as Ollama reads it: a scheme and a port are optional, and 0.0.0.0 is this machine."""
-    import os
-
-    host = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'") or "127.0.0.1:11434"
-    scheme, _, rest = host.rpartition("://")
-    name, colon, port = rest.strip("/").rpartition(":")
-    if not colon:
-        name, port = port, {"http": "80", "https": "443"}.get(scheme, "11434")
-    return f"{scheme or 'http'}://{'127.0.0.1' if name in ('', '0.0.0.0') else name}:{port}"
 
 
 # Judging

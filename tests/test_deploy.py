@@ -29,12 +29,13 @@ from generators import deploy as deploying
 from generators import modelfile_reader, parity
 from generators.chat_format import go_template
 from generators.deploy import Questions, deploy, history, roll_back
-from generators.deploy.server import Ollama, Version, is_loopback, modelfile_of
+from generators.deploy.server import Ollama, Version, modelfile_of
 from generators.diff import last_deployed
 from generators.errors import UserError
 from generators.files import read_json, sha256_file
 from generators.modelfile import render_modelfile
 from generators.modelfile_reader import Modelfile
+from generators.ollama_address import is_loopback, ollama_host
 
 ROOT = Path(__file__).parents[1]
 REAL = os.environ.get("OLLAMA_HOST")
@@ -68,8 +69,8 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of a real Ollama, cleaned of what was deployed, or of a stand-in of each version."""
     if REAL:
-        yield parity.ollama_host()
-        with Ollama(parity.ollama_host()) as server:
+        yield ollama_host()
+        with Ollama(ollama_host()) as server:
             for name in server.digests():
                 if name.partition(":")[0] in (NAME, VARIANT):
                     server.delete(name)

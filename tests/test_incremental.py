@@ -348,7 +348,7 @@ def test_building_again_after_a_failure_undone_does_nothing(project: Path) -> No
 # --- the tables of dodo.py --------------------------------------------------------------------------------------------------------
 
 # Modules that have no part in what a stage writes: how it is told, how files are written, what a machine is, what specs may hold.
-NEUTRAL = {"device.py", "errors.py", "files.py", "llama_server.py", "measure.py", "progress.py"}
+NEUTRAL = {"device.py", "errors.py", "files.py", "llama_server.py", "measure.py", "ollama_address.py", "progress.py"}
 NEUTRAL_FOR = {
     "samples": {"modelfile.py", "modelfile_reader.py"},  # a filter for Modelfiles, which no sample uses
     "_frames": {"modelfile_reader.py"},  # reads Modelfiles

@@ -22,6 +22,7 @@ from generators.gguf import write_gguf
 from generators.llama_server import serving
 from generators.modelfile import render_modelfile
 from generators.modelfile_reader import read, read_file
+from generators.ollama_address import ollama_host
 
 ROOT = Path(__file__).parents[1]
 SPECS = ROOT / "specs" / "chat_formats"
@@ -332,7 +333,7 @@ def test_the_host_is_read_as_ollama_reads_it(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
     if value is not None:
         monkeypatch.setenv("OLLAMA_HOST", value)
-    assert parity.ollama_host() == host
+    assert ollama_host() == host
 
 
 def test_ollama_adds_its_system_only_where_a_request_brings_none() -> None:

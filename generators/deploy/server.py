@@ -6,7 +6,6 @@ Source: ollama, docs/api.md and server/routes.go, server/create.go of 0.17 to 0.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import time
@@ -15,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from generators.errors import UserError
 from generators.modelfile_reader import Modelfile
+from generators.ollama_address import is_loopback
 
 _CONNECT_S = 5.0
 _SLOWEST_S = 600.0  # between two signs of life: a large model is read from a slow disk before its first token
@@ -249,14 +248,6 @@ class Ollama:
             raise UserError(f"the connection to the Ollama at {self.url} broke when it was asked {what} ({error}); run it again") from error
         except ValueError as error:  # JSON cut off in the middle, or of another form than the client knows
             raise UserError(f"Ollama failed {what}: its answer cannot be read ({str(error).splitlines()[0]})") from error
-
-
-def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _no_ollama(url: str, why: str) -> str:

@@ -7,15 +7,15 @@ was trained on. Engines may be asked from several threads; `slots` says how many
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from generators.errors import UserError
@@ -200,26 +200,72 @@ def llama(
 # --- MLX --------------------------------------------------------------------------------------------------------------------------
 
 
+class _OneThread:
+    """Does what it is handed, one after the other, in a thread that ends with the process: MLX's streams belong to the thread that made them,
+    and one that ended before would take its streams along while they run, which ends the process."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._run, name="mlx", daemon=True).start()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(function(*arguments))
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._work.put(work)
+        return done
+
+    def _run(self) -> None:
+        while True:
+            self._work.get()()
+
+
 @cache
-def _mlx_thread() -> ThreadPoolExecutor:
-    """MLX's streams belong to the thread that made them, and mlx-lm makes one when it is loaded: all engines generate in this one thread."""
-    return ThreadPoolExecutor(1, thread_name_prefix="mlx")
+def _mlx_thread() -> _OneThread:
+    """Of all engines: mlx-lm makes a stream when it is loaded."""
+    return _OneThread()
+
+
+@dataclass
+class _Request:
+    """One that waits for its answer, or is being answered. said: the tokens so far. first_token_s: 0 before the first."""
+
+    ids: list[int]
+    sampling: Sampling
+    watch: Watch | None
+    answer: Future[Generation] = field(default_factory=Future)
+    started: float = field(default_factory=time.perf_counter)
+    said: list[int] = field(default_factory=list)
+    first_token_s: float = 0.0
 
 
 class MlxEngine:
-    """A model directory in MLX, with an adapter or without: one request at a time."""
+    """A model directory in MLX, with an adapter or without. Greedy answers are computed side by side, a token of each in one pass over the
+    weights; drawn ones alone, since MLX draws from one stream of random numbers."""
 
-    slots = 1
+    slots = 16
 
     def __init__(self, model: Path, chat_format: dict[str, Any], adapter: Path | None = None):
         self._thread = _mlx_thread()
+        self._waiting: SimpleQueue[_Request] = SimpleQueue()
+        self._lock = threading.Lock()  # the tokenizer keeps a table of texts
         self._thread.submit(self._load, model, chat_format, adapter).result()
 
     def prompt_key(self, messages: Messages) -> str:
-        return self._thread.submit(lambda: sha256_text(to_json(self._tokenizer.encode_prompt(messages)))).result()
+        return sha256_text(to_json(self._encode(messages)))
 
     def generate(self, messages: Messages, sampling: Sampling, watch: Watch | None = None) -> Generation:
-        return self._thread.submit(self._generate, messages, sampling, watch).result()
+        if sampling.temperature:
+            return self._thread.submit(self._drawn, messages, sampling, watch).result()
+        request = _Request(self._encode(messages), sampling, watch)
+        self._waiting.put(request)
+        self._thread.submit(self._answer_those_waiting)
+        return request.answer.result()
 
     def log_probabilities(self, messages: Messages, answer: str) -> list[float]:
         return self._thread.submit(self._log_probabilities, messages, answer).result()
@@ -245,30 +291,62 @@ class MlxEngine:
         self.digest = sha256_text("".join(map(sha256_file, files)))
         self.load_seconds = time.perf_counter() - start
 
-    def _generate(self, messages: Messages, sampling: Sampling, watch: Watch | None) -> Generation:
+    def _encode(self, messages: Messages) -> list[int]:
+        with self._lock:
+            return self._tokenizer.encode_prompt(messages)
+
+    def _answer_those_waiting(self) -> None:
+        """Until nobody waits. Those who come meanwhile join in; their own turn then finds nothing to do."""
+        from mlx_lm.generate import BatchGenerator
+
+        if self._waiting.empty():
+            return
+        batch, answering = BatchGenerator(self._model, completion_batch_size=self.slots), dict[int, _Request]()
+        try:
+            while answering or not self._waiting.empty():
+                while not self._waiting.empty():
+                    request = self._waiting.get()
+                    answering[batch.insert([request.ids], [request.sampling.max_tokens])[0]] = request
+                for told in batch.next_generated():
+                    ended = self._ended(answering[told.uid], told.token) or ("length" if told.finish_reason else "")
+                    if ended and not told.finish_reason:
+                        batch.remove([told.uid])
+                    if ended:
+                        self._hand_over(answering.pop(told.uid), ended)
+        except BaseException as error:
+            for request in answering.values():
+                request.answer.set_exception(error)
+        finally:
+            batch.close()
+
+    def _ended(self, request: _Request, token: int) -> str:
+        """Why the answer ends with this token, or nothing."""
+        request.first_token_s = request.first_token_s or time.perf_counter() - request.started
+        request.said.append(int(token))
+        raw = self._tokenizer.decode(request.said[-8:], skip_special=False)
+        if token == self._tokenizer.end_of_turn_id or any(stop in raw for stop in self._stop):
+            return "stop"
+        return request.watch(self._text(request.said)) if request.watch and len(request.said) % 8 == 0 else ""
+
+    def _hand_over(self, request: _Request, ended: str) -> None:
+        seconds, text = time.perf_counter() - request.started, self._text(request.said)
+        request.answer.set_result(Generation(text, len(request.said), len(request.ids), seconds, request.first_token_s, ended))
+
+    def _drawn(self, messages: Messages, sampling: Sampling, watch: Watch | None) -> Generation:
         from mlx_lm.generate import generate_step
         from mlx_lm.sample_utils import make_sampler
 
-        ids = self._tokenizer.encode_prompt(messages)
+        request, ended = _Request(self._encode(messages), sampling, watch), ""
         self._mx.random.seed(sampling.seed)
         sampler = make_sampler(temp=sampling.temperature, top_p=dict(sampling.extra).get("top_p", 0.0))
-        start = time.perf_counter()
-        said: list[int] = []
-        first, ended = 0.0, "length"
-        for token, _ in generate_step(self._mx.array(ids), self._model, max_tokens=sampling.max_tokens, sampler=sampler):
-            first = first or time.perf_counter() - start
-            said.append(int(token))
-            raw = self._tokenizer.decode(said[-8:], skip_special=False)
-            if said[-1] == self._tokenizer.end_of_turn_id or any(stop in raw for stop in self._stop):
-                ended = "stop"
+        for token, _ in generate_step(self._mx.array(request.ids), self._model, max_tokens=sampling.max_tokens, sampler=sampler):
+            if ended := self._ended(request, int(token)):
                 break
-            if watch and len(said) % 8 == 0 and (reason := watch(self._text(said))):
-                ended = reason
-                break
-        return Generation(self._text(said), len(said), len(ids), time.perf_counter() - start, first, ended)
+        self._hand_over(request, ended or "length")
+        return request.answer.result()
 
     def _log_probabilities(self, messages: Messages, answer: str) -> list[float]:
-        mx, ids, wanted = self._mx, self._tokenizer.encode_prompt(messages), self._tokenizer.encode_text(answer)
+        mx, ids, wanted = self._mx, self._encode(messages), self._tokenizer.encode_text(answer)
         if not wanted:
             return []
         logits = self._model(mx.array([ids + wanted]))[0, len(ids) - 1 : -1].astype(mx.float32)
@@ -291,8 +369,10 @@ class OllamaEngine:
     def __init__(self, model: str, host: str | None = None):
         import ollama
 
-        self._host = host or os.environ.get("OLLAMA_HOST")
-        self._client = ollama.Client(host=self._host)
+        from generators.ollama_address import is_loopback, ollama_host
+
+        self._host = host or ollama_host()
+        self._client = ollama.Client(host=self._host, trust_env=not is_loopback(self._host))
         self._model = model
         self.name = f"Ollama {model}"
         self.digest = self._find()
@@ -301,8 +381,7 @@ class OllamaEngine:
         try:
             listed = self._client.list().models
         except Exception as error:  # the client passes on whatever its transport raises
-            where = self._host or "its usual address"
-            raise UserError(f"Ollama does not answer at {where} ({type(error).__name__}); start it with: ollama serve") from error
+            raise UserError(f"Ollama does not answer at {self._host} ({type(error).__name__}); start it with: ollama serve") from error
         for found in listed:
             if found.model in (self._model, f"{self._model}:latest"):
                 return str(found.digest)

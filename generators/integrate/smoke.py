@@ -39,7 +39,7 @@ def ask_server(client: Client, name: str, query: Query, url: str, report: Report
     """
     import httpx
 
-    from generators.deploy.server import is_loopback
+    from generators.ollama_address import is_loopback
 
     with httpx.Client(base_url=url, timeout=_CONNECT_S, trust_env=not is_loopback(url), verify=url.startswith("https:")) as http:
         try:

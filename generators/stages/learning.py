@@ -23,7 +23,7 @@ def integrate(project: Project, paths: Paths, name: str, file: str, client: str,
 
     from generators import integrate as integrating
     from generators import progress
-    from generators.parity import ollama_host
+    from generators.ollama_address import ollama_host
 
     recipe = project.recipes[name]
     model, most = recipe["deploy"]["name"], max(tier["iterations"][1] for tier in project.tiers["tiers"].values())

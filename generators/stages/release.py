@@ -22,7 +22,7 @@ _OF_TRIALS = ("sweep", "retrain")
 def deploy(project: Project, paths: Paths, name: str, rollback: bool) -> None:
     from generators import deploy as deploying
     from generators import progress
-    from generators.parity import ollama_host
+    from generators.ollama_address import ollama_host
 
     if rollback:
         models = [deployed_as(project.recipes[name], persona) for persona in project.recipes[name]["personas"]]
@@ -47,7 +47,7 @@ def release(project: Project, paths: Paths, made: Paths, name: str, judged: Judg
     from generators.errors import UserError
     from generators.evaluate import kept
     from generators.files import sha256_file
-    from generators.parity import ollama_host
+    from generators.ollama_address import ollama_host
     from generators.retrain import keep_adapter
 
     recipe, outputs = project.recipes[name], made.recipe(name)
