@@ -60,18 +60,22 @@ Seen = MutableMapping[tuple[str, str, "bytes | Problem"], "tuple[Document, Spec 
 
 
 def load(root: Path, keep: bool = True, seen: Seen | None = None, captured: bool = True) -> Project:
-    """keep: whether what was read is cached under `build/`. seen: for a caller that loads again and again, the files that it has
-    loaded before. captured: whether a client that was captured counts in place of the shipped one of its name. Raises SpecErrors with every
-    problem of every file."""
+    """keep: whether what was read is cached under `build/`. seen: for a caller that loads again and again, the files that it has loaded
+    before, in place of that cache. captured: whether a client that was captured counts in place of the shipped one of its name.
+
+    Raises SpecErrors with every problem of every file.
+    """
     files = list(files_in(root, "specs", (".yaml", ".yml"), levels=4))
     if captured:
         files = _with_captured(root, files)
     templates = list(files_in(root, "templates", (".j2",), levels=8))
+    if seen is not None:
+        return _checked(root, files, templates, seen)
     key = _digest([*files, *templates])
     cache = root / "build" / ".cache" / "specs.pickle"
     project = _from_cache(cache, key)
     if project is None:
-        project = _checked(root, files, templates, {} if seen is None else seen)
+        project = _checked(root, files, templates, {})
         if keep:
             _to_cache(cache, key, project)
     return project
