@@ -14,7 +14,7 @@ from generators.device import current, load_mlx
 from generators.errors import UserError
 from generators.train import data, load_model, lora
 from generators.train.cpu import head
-from generators.train.cpu.layout import divided, layout_of
+from generators.train.layout import divided, layout_of
 from generators.train.cpu.workers import Workers
 from generators.train.cpu_engine import CpuEngine
 

@@ -75,28 +75,34 @@ def test_an_optimiser_updates_as_its_paper_says(name: str, decay: float) -> None
     assert np.array(weights["w"]) == pytest.approx(FORMULAS[name](start, gradients, decay), rel=1e-4, abs=1e-5)
 
 
-def _five_updates(name: str, compiled: bool) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Of a tree with a gap, at another learning rate each; the weights, and the norms of the gradients."""
+def _five_updates(name: str, as_one: bool, restored: bool = False) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Of a tree with a gap, at another learning rate each; the weights, and the norms of the gradients. restored: by another `Update`, of
+    the other kind, from the third on."""
     from mlx.utils import tree_flatten, tree_unflatten
 
     draws = np.random.default_rng(0)
     shapes = {"layers.1.a": (8, 4), "layers.1.b": (4, 6), "layers.2.a": (8, 4)}
     trained = tree_unflatten([(key, mx.array(draws.normal(size=shape), dtype=mx.float32)) for key, shape in shapes.items()])
-    optimiser = optimise.make_optimiser({"optimiser": name, "learning_rate": RATE, "weight_decay": DECAY})
-    update, norms = optimise.Update(optimiser, 1.0, compiled), list[float]()
+    settings = {"optimiser": name, "learning_rate": RATE, "weight_decay": DECAY, "clip": 1.0}
+    update, norms = optimise.Update(settings, trained, as_one), list[float]()
     for step in range(5):
-        optimiser.learning_rate = RATE / (step + 1)
+        if restored and step == 2:
+            state = update.state
+            update = optimise.Update(settings, trained, not as_one)
+            update.restore(state)
         sums = {key: mx.array(draws.normal(size=shape), dtype=mx.float32) for key, shape in shapes.items()}
-        trained, norm = update(trained, sums, tokens=3 + step)
+        trained, norm = update(trained, sums, 3 + step, RATE / (step + 1))
         norms.append(norm.item())
     return {key: np.array(array) for key, array in tree_flatten(trained)}, norms
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU with g++")
-def test_compiled_as_on_a_gpu_an_update_is_the_same() -> None:
-    (plain, norms), (compiled, norms_compiled) = _five_updates("adamw", False), _five_updates("adamw", True)
-    assert norms == pytest.approx(norms_compiled, rel=1e-6) and plain.keys() == compiled.keys()
-    assert all(np.allclose(plain[key], compiled[key], rtol=1e-5, atol=1e-6) for key in plain)
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("restored", [False, True])
+def test_as_one_vector_as_on_a_gpu_an_update_is_the_same_and_so_is_its_state(name: str, restored: bool) -> None:
+    (plain, norms), (as_one, norms_as_one) = _five_updates(name, False), _five_updates(name, True, restored)
+    assert norms == pytest.approx(norms_as_one, rel=1e-6) and plain.keys() == as_one.keys()
+    assert all(np.allclose(plain[key], as_one[key], rtol=1e-5, atol=1e-6) for key in plain)
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)

@@ -65,7 +65,7 @@ class CpuEngine:
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
         """The loss as `loss` has it, and its gradients, float32, by the names that `lora.parameters` gives."""
-        from generators.train.cpu.layout import divided
+        from generators.train.layout import divided
 
         total, sums = 0.0, dict[str, Any]()
         with self._workers.at_work():
@@ -81,7 +81,7 @@ class CpuEngine:
                 projection.refresh()
 
     def _step(self, batch: Batch) -> Any:
-        from generators.train.cpu.layout import layout_of
+        from generators.train.layout import layout_of
         from generators.train.cpu.passes import Step
 
         self._refresh()

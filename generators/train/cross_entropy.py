@@ -11,6 +11,7 @@ from typing import Any
 
 from generators import device
 from generators.device import load_mlx
+from generators.train.fused import fused
 
 mx = load_mlx()
 
@@ -51,21 +52,35 @@ class Head:
         return total, mx.concatenate(gradients) if with_gradient else None
 
     def _chunk(self, hidden: Any, targets: Any, weights: Any, with_gradient: bool) -> tuple[Any, Any]:
-        logits = (hidden @ self.weight.T).astype(mx.float32)
-        slope = None
+        logits = hidden @ self.weight.T
         if self.soft_cap:
-            capped = mx.tanh(logits / self.soft_cap)
-            logits, slope = capped * self.soft_cap, 1 - capped * capped
-        log_sum = mx.logsumexp(logits, axis=-1, keepdims=True)
-        at_target = mx.take_along_axis(logits, targets[:, None], axis=-1)
-        loss = ((log_sum - at_target)[:, 0] * weights).sum()
+            logits = fused(_capped)(logits, mx.array(self.soft_cap))
+        losses = mx.fast.cross_entropy(logits, targets)
+        loss = (losses * weights).sum()
         if not with_gradient:
             return loss, None
-        wanted = mx.arange(logits.shape[-1])[None] == targets[:, None]
-        gradient = (mx.exp(logits - log_sum) - wanted) * weights[:, None]
-        if slope is not None:
-            gradient = gradient * slope
+        columns = targets[:, None]
+        log_sum = losses[:, None] + mx.take_along_axis(logits, columns, axis=-1)
+        words = mx.arange(logits.shape[-1], dtype=mx.int32)[None]
+        gradient = fused(_gradient)(logits, log_sum, words, columns, weights[:, None])
+        if self.soft_cap:
+            gradient = fused(_through_cap)(gradient, logits, mx.array(self.soft_cap))
         return loss, gradient.astype(self.weight.dtype) @ self.weight
+
+
+def _gradient(logits: Any, log_sum: Any, words: Any, columns: Any, weights: Any) -> Any:
+    """That of the loss, in the dtype of the logits: softmax(logits) - onehot, each row times its weight."""
+    return ((mx.exp(logits.astype(mx.float32) - log_sum) - (words == columns)) * weights).astype(logits.dtype)
+
+
+def _capped(logits: Any, cap: Any) -> Any:
+    """float32, as a cap's end is flat."""
+    return mx.tanh(logits.astype(mx.float32) / cap) * cap
+
+
+def _through_cap(gradient: Any, capped: Any, cap: Any) -> Any:
+    share = capped / cap
+    return gradient * (1 - share * share)
 
 
 def _dense_weight(layer: Any) -> Any:

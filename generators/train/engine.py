@@ -1,4 +1,4 @@
-"""Who computes loss and gradients. The one place that chooses by device: MLX on Metal and CUDA; on a CPU the engine made for it."""
+"""Who computes loss and gradients. The one place that chooses by device and by what the recipe asks for."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ class Engine(Protocol):
 
 
 def choose_engine(model: Any, lora: dict[str, Any], settings: dict[str, Any]) -> Engine:
-    """The CPU's engine knows plain LoRA in float32 on the supported architectures; everything else is MLX's."""
+    """An engine made for the device knows plain LoRA on the supported architectures; the model's own code does everything else."""
     if device.current().kind == "cpu":
         from generators.train.cpu_engine import CpuEngine
 
         if CpuEngine.supports(model, lora, settings):
             return CpuEngine(model, lora)
+    else:
+        from generators.train.gpu_engine import GpuEngine
+
+        if GpuEngine.supports(model, lora, settings):
+            return GpuEngine(model, lora, settings)
     from generators.train.forward import MlxEngine
 
     return MlxEngine(model)

@@ -107,9 +107,7 @@ class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
         self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
         self.engine: Engine = choose_engine(job.model, job.lora, job.settings)
-        self.optimiser = optimise.make_optimiser(job.settings)
-        self.optimiser.init(job.model.trainable_parameters())
-        self.update = optimise.Update(self.optimiser, job.settings["clip"], compiled=current().kind != "cpu")
+        self.update = optimise.Update(job.settings, job.model.trainable_parameters(), as_one=current().kind != "cpu")
         self.state = State()
         self.best: dict[str, Any] = {}
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
@@ -149,12 +147,12 @@ class _Trainer:
         """The first process has what it was started with, or what it found in its checkpoints; now all have it."""
         self.state = State(**json.loads(self.peers.told(json.dumps(asdict(self.state)))))
         adapter = self.peers.copies(lora.parameters(self.job.model))
-        self._take(adapter, self.peers.copies(optimise.state_arrays(self.optimiser)))
+        self._take(adapter, self.peers.copies(self.update.state))
 
     def _take(self, adapter: dict[str, Any], optimiser: dict[str, Any]) -> None:
         self.job.model.load_weights(list(adapter.items()), strict=False)
-        optimise.restore(self.optimiser, optimiser)
-        mx.eval(self.job.model.parameters(), self.optimiser.state)
+        self.update.restore(optimiser)
+        mx.eval(self.job.model.parameters())
 
     def _say_what_runs(self) -> None:
         device = current()
@@ -211,11 +209,11 @@ class _Trainer:
                 sums = {name: sums[name] + new if sums else new for name, new in _as_mlx(gradients).items()}
                 loss += batch_loss
         loss, sums = self._over_peers(loss, sums, lora.parameters(self.job.model))
-        self.optimiser.learning_rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
-        updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens)
+        rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
+        updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens, rate)
         self._refuse_nonsense(loss / tokens, norm.item(), batches)
         self.job.model.update(updated)
-        mx.eval(self.job.model.trainable_parameters(), self.optimiser.state)
+        mx.eval(self.job.model.trainable_parameters(), self.update.arrays())
         samples = sum(len(group.rows) for batch in batches for group in batch)
         self.state.step += 1
         self.state.samples += samples
@@ -339,9 +337,7 @@ class _Trainer:
         if not self.peers.first:
             return
         weights = lora.parameters(self.job.model)
-        checkpoints.save(
-            self.job.checkpoints, Checkpoint(self.state, weights, self.best, optimise.state_arrays(self.optimiser)), self.job.stamp
-        )
+        checkpoints.save(self.job.checkpoints, Checkpoint(self.state, weights, self.best, self.update.state), self.job.stamp)
 
     def finish(self) -> dict[str, Any]:
         state = self.state

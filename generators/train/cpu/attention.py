@@ -11,37 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.train.cpu.layout import Layout, Segment
+from generators.train.blocks import Heads
+from generators.train.layout import Layout, Segment
 from generators.train.cpu.workers import Arena, scratch, slices
 
 Array = np.ndarray
 
 _ROWS = 256  # query rows (tokens times heads of a group) in a block: scores of some hundred keys stay in the cache
-
-
-@dataclass(frozen=True)
-class Heads:
-    """heads query heads share groups key heads of `size` numbers; window, soft_cap: None where there is none."""
-
-    heads: int
-    groups: int
-    size: int
-    window: int | None
-    soft_cap: float | None
-
-    @property
-    def shared(self) -> int:
-        """Query heads of a group."""
-        return self.heads // self.groups
-
-    @property
-    def queries(self) -> int:
-        """Numbers in the queries of a token."""
-        return self.heads * self.size
-
-    @property
-    def keys(self) -> int:
-        return self.groups * self.size
 
 
 @dataclass(frozen=True)
@@ -169,9 +145,7 @@ def _put(array: Array, run: Run, block: _Block, heads: Heads, group: int, values
     array[run.queries][block.queries, group * width : (group + 1) * width] = values.reshape(-1, width)
 
 
-def _weights(
-    run: Run, group: int, block: _Block, heads: Heads, asked: Array, seen: Array, memory: Memory
-) -> tuple[Array, Array | None]:
+def _weights(run: Run, group: int, block: _Block, heads: Heads, asked: Array, seen: Array, memory: Memory) -> tuple[Array, Array | None]:
     """The softmax weights, (rows, keys); and the derivative of the cap, where there is one."""
     kept = memory.find(run, group, block)
     if kept is not None:

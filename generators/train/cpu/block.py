@@ -88,7 +88,15 @@ class Block:
     ):  # fmt: skip
         """tables: for queries and for keys. asking: the rows that ask, or None for all. x: (tokens, width), what comes in.
         result: (asking, width), where what goes on is put."""
-        self.decoder, self.layer, self.asking, self.x, self.result, self.kept, self.passing = decoder, layer, asking, x, result, kept, passing
+        self.decoder, self.layer, self.asking, self.x, self.result, self.kept, self.passing = (
+            decoder,
+            layer,
+            asking,
+            x,
+            result,
+            kept,
+            passing,
+        )
         self.query_tables, self.key_tables = tables
         self.residual = x if asking is None else np.empty((len(asking), decoder.width), np.float32)
 

@@ -5,51 +5,19 @@ Nothing is copied: the weights are MLX's own memory, and an adapter's values are
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from generators.device import load_mlx
-from generators.errors import UserError, one_of
+from generators.errors import UserError
+from generators.train.blocks import Architecture, Heads, Named, architecture_of, parts_of
 from generators.train.cpu import kernels
-from generators.train.cpu.attention import Heads
 from generators.train.cpu.projection import Linear, Projection
 
 mx = load_mlx()
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """activation: of the gate. norm_offset: what is added to a norm's weight. norms_around: whether the outputs of attention and MLP are
-    normed too. embedding_scale: what the embeddings of a width are multiplied with, as mlx-lm rounds it."""
-
-    activation: kernels.Activation
-    norm_offset: float = 0.0
-    norms_around: bool = False
-    embedding_scale: Callable[[int], float] = lambda width: 1.0
-
-
-def _rounded_root(width: int) -> float:
-    return float(mx.array(width**0.5, mx.bfloat16).astype(mx.float32).item())
-
-
-# By the last part of the name of mlx-lm's module. What its objects tell themselves (biases, query and key norms, windows, caps, rotary
-# bases) is read from them.
-ARCHITECTURES = {
-    "gemma": Architecture(kernels.gelu_erf, norm_offset=1.0, embedding_scale=lambda width: width**0.5),
-    "gemma2": Architecture(kernels.gelu_tanh, norm_offset=1.0, norms_around=True, embedding_scale=lambda width: width**0.5),
-    "gemma3_text": Architecture(kernels.gelu_tanh, norm_offset=1.0, norms_around=True, embedding_scale=_rounded_root),
-    "llama": Architecture(kernels.silu),
-    "qwen2": Architecture(kernels.silu),
-    "qwen3": Architecture(kernels.silu),
-}  # fmt: skip
-
-
-def architecture_name(model: Any) -> str:
-    return str(type(model).__module__.rsplit(".", 1)[-1])
 
 
 @dataclass(frozen=True)
@@ -131,10 +99,7 @@ class Decoder:
 
 def read(model: Any) -> Decoder:
     """Raises UserError for an architecture, dtype, layer or rotary embedding that the engine does not compute."""
-    name = architecture_name(model)
-    if name not in ARCHITECTURES:
-        raise UserError(f"the CPU engine does not know the architecture {name}; it knows {one_of(ARCHITECTURES)}")
-    architecture = ARCHITECTURES[name]
+    architecture = architecture_of(model)
     mx.eval(model.parameters())
     ropes: list[Rope] = []
     layers = tuple(_layer(model, index, architecture, ropes) for index in range(len(model.layers)))
@@ -143,7 +108,7 @@ def read(model: Any) -> Decoder:
     return Decoder(
         layers=layers, ropes=tuple(ropes), embedding=embedding, embedding_scale=architecture.embedding_scale(embedding.shape[1]),
         norm=_norm(model.model.norm, architecture), head=head, soft_cap=getattr(model, "final_logit_softcapping", None),
-        activation=architecture.activation, inner=layers[0].gate_up.linears[0].outputs,
+        activation=kernels.ACTIVATIONS[architecture.activation], inner=layers[0].gate_up.linears[0].outputs,
     )  # fmt: skip
 
 
@@ -156,34 +121,21 @@ def view(module: Any, where: str) -> Array:
 
 
 def _layer(model: Any, index: int, architecture: Architecture, ropes: list[Rope]) -> Layer:
-    block, path = model.layers[index], f"model.layers.{index}"
-    attention, around = block.self_attn, architecture.norms_around
-    query, key, value, output = (_linear(f"{path}.self_attn.{part}", attention[part]) for part in ("q_proj", "k_proj", "v_proj", "o_proj"))
-    gate, up, down = (_linear(f"{path}.mlp.{part}", block.mlp[part]) for part in ("gate_proj", "up_proj", "down_proj"))
+    parts = parts_of(model, index)
+    query, key, value, output = map(_linear, (parts.query, parts.key, parts.value, parts.output))
+    gate, up, down = map(_linear, (parts.gate, parts.up, parts.down))
     is_last = index == len(model.layers) - 1
-    heads = _heads(model, block, query.outputs)
 
-    def norm(owner: Any, part: str, there: bool) -> Norm | None:
-        return _norm(owner[part], architecture) if there else None
+    def norm(module: Any) -> Norm | None:
+        return None if module is None else _norm(module, architecture)
 
     return Layer(
         enter=Projection([key, value] if is_last else [query, key, value]), ask=Projection([query]) if is_last else None,
         output=Projection([output]), gate_up=Projection([gate, up]), down=Projection([down]),
-        before_attention=_norm(block.input_layernorm, architecture),
-        after_attention=norm(block, "post_attention_layernorm", around),
-        before_mlp=_norm(block["pre_feedforward_layernorm" if around else "post_attention_layernorm"], architecture),
-        after_mlp=norm(block, "post_feedforward_layernorm", around),
-        q_norm=norm(attention, "q_norm", "q_norm" in attention), k_norm=norm(attention, "k_norm", "k_norm" in attention),
-        heads=heads, scale=float(attention.scale), rope=_rope(path, attention.rope, heads.size, ropes),
-    )  # fmt: skip
-
-
-def _heads(model: Any, block: Any, queries: int) -> Heads:
-    attention = block.self_attn
-    windowed = getattr(attention, "is_sliding", False) or getattr(block, "use_sliding", False)
-    return Heads(
-        heads=attention.n_heads, groups=attention.n_kv_heads, size=queries // attention.n_heads,
-        window=model.args.sliding_window if windowed else None, soft_cap=getattr(attention, "attn_logit_softcapping", None),
+        before_attention=_norm(parts.before_attention, architecture), after_attention=norm(parts.after_attention),
+        before_mlp=_norm(parts.before_mlp, architecture), after_mlp=norm(parts.after_mlp),
+        q_norm=norm(parts.q_norm), k_norm=norm(parts.k_norm),
+        heads=parts.heads, scale=parts.scale, rope=_rope(parts.rope, parts.heads.size, ropes),
     )  # fmt: skip
 
 
@@ -191,10 +143,11 @@ def _norm(module: Any, architecture: Architecture) -> Norm:
     return Norm(np.array(module.weight, dtype=np.float32) + np.float32(architecture.norm_offset), float(module.eps))
 
 
-def _linear(path: str, module: Any) -> Linear:
+def _linear(named: Named) -> Linear:
     import mlx.nn as nn
     from mlx_lm.tuner.lora import LoRALinear
 
+    path, module = named.name, named.module
     lora = module if isinstance(module, LoRALinear) else None
     plain = module.linear if lora is not None else module
     if type(plain) is not nn.Linear:
@@ -203,11 +156,12 @@ def _linear(path: str, module: Any) -> Linear:
     return Linear(path, view(plain, path), bias, lora)
 
 
-def _rope(path: str, module: Any, size: int, ropes: list[Rope]) -> int:
+def _rope(named: Named, size: int, ropes: list[Rope]) -> int:
     """The place in `ropes` of this module, which is put there unless one that turns alike is there already."""
     import mlx.nn as nn
     from mlx_lm.models.rope_utils import Llama3RoPE
 
+    path, module = named.name, named.module
     if type(module) not in (nn.RoPE, Llama3RoPE) or module.dims != size:
         raise UserError(f"the CPU engine does not compute the rotary embedding {type(module).__name__}({module.dims}) at {path}")
     rope = Rope(module, size, bool(module.traditional))

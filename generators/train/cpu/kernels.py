@@ -136,6 +136,9 @@ def silu(gate: Array, out: Array, slope: Array | None) -> None:
     np.multiply(gate, sigmoid, out=out)
 
 
+ACTIVATIONS: dict[str, Activation] = {"gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh, "silu": silu}
+
+
 def gated(activation: Activation, gate: Array, up: Array, out: Array) -> None:
     """out = act(gate) * up; all (rows, width)."""
     activation(gate, out, None)

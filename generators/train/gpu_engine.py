@@ -1,0 +1,59 @@
+"""Loss and adapter gradients of a batch on Metal and CUDA: every token of the batch once, in a few large products.
+
+A group's prefix is computed once; there is hardly any padding; logits exist at targets only and in chunks. What MLX's own differentiation
+would launch in three thousand kernels, `generators.train.gpu.passes` does in some hundreds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from generators import device
+from generators.device import load_mlx
+from generators.errors import UserError
+from generators.train.accelerator import leave_room
+from generators.train.data import Batch
+from generators.train.gpu.passes import Decoder
+from generators.train.layout import layout_of
+
+mx = load_mlx()
+
+
+class GpuEngine:
+    """Computes with the model's own weights; the adapters' values are read anew at each call."""
+
+    def __init__(self, model: Any, lora: dict[str, Any], settings: dict[str, Any]):
+        """model: of mlx-lm, with `lora.attach` done. lora, settings: the recipe's blocks. Raises UserError for what is not supported."""
+        from generators.train.lora import parameters
+
+        if lora["dropout"] or lora["dora"]:
+            raise UserError("the GPU engine computes plain LoRA, without dropout and DoRA")
+        self._decoder = Decoder(model, settings.get("gradient_checkpointing", False))
+        known = {f"{name}.lora_{part}" for layer in self._decoder.layers for name in layer.adapters() for part in "ab"}
+        if known != set(parameters(model)) or not known:
+            other = sorted(set(parameters(model)) ^ known) or ["nothing"]
+            raise UserError(f"the GPU engine trains adapters of linear layers only; {other[0]} is trained here")
+
+    @staticmethod
+    def supports(model: Any, lora: dict[str, Any], settings: dict[str, Any]) -> bool:
+        """Whether this engine computes what `lora` and `settings` ask for. If not, the model's own code does."""
+        try:
+            GpuEngine(model, lora, settings)
+        except UserError:
+            return False
+        return True
+
+    def expect(self, batches: Iterable[Batch]) -> None:
+        """Nothing is compiled for the size of a batch."""
+        leave_room(device.current())
+
+    def loss(self, batch: Batch) -> float:
+        """The summed cross-entropy of the batch's targets, in nats."""
+        return float(self._decoder.step(layout_of(batch)).loss().item())
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, Any]]:
+        """The loss as `loss` has it, and its gradients, float32, by the names that `lora.parameters` gives."""
+        loss, gradients = self._decoder.step(layout_of(batch)).loss_and_gradients()
+        mx.eval(loss, gradients)
+        return float(loss.item()), gradients
