@@ -14,9 +14,9 @@ from generators.device import current, load_mlx
 from generators.errors import UserError
 from generators.train import data, load_model, lora
 from generators.train.cpu import head
-from generators.train.layout import divided, layout_of
 from generators.train.cpu.workers import Workers
 from generators.train.cpu_engine import CpuEngine
+from generators.train.layout import divided, layout_of
 
 mx = load_mlx()
 pytestmark = pytest.mark.skipif(current().kind != "cpu", reason="the engine is for machines whose MLX device is the CPU")

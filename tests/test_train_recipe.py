@@ -17,6 +17,7 @@ from generators.specs.schema import LINEAR_LAYERS, OPTIMISERS
 from generators.train import data, load_model, loop, lora, optimise
 from generators.train.engine import choose_engine
 from generators.train.forward import MlxEngine
+from generators.train.vector import Vector
 
 mx = load_mlx()
 RATE, DECAY = 0.1, 0.5
@@ -84,11 +85,15 @@ def _five_updates(name: str, as_one: bool, restored: bool = False) -> tuple[dict
     shapes = {"layers.1.a": (8, 4), "layers.1.b": (4, 6), "layers.2.a": (8, 4)}
     trained = tree_unflatten([(key, mx.array(draws.normal(size=shape), dtype=mx.float32)) for key, shape in shapes.items()])
     settings = {"optimiser": name, "learning_rate": RATE, "weight_decay": DECAY, "clip": 1.0}
-    update, norms = optimise.Update(settings, trained, as_one), list[float]()
+
+    def made(as_one: bool) -> optimise.Update:
+        return optimise.Update(settings, trained, Vector(dict(tree_flatten(trained))) if as_one else None)
+
+    update, norms = made(as_one), list[float]()
     for step in range(5):
         if restored and step == 2:
             state = update.state
-            update = optimise.Update(settings, trained, not as_one)
+            update = made(not as_one)
             update.restore(state)
         sums = {key: mx.array(draws.normal(size=shape), dtype=mx.float32) for key, shape in shapes.items()}
         trained, norm = update(trained, sums, 3 + step, RATE / (step + 1))

@@ -81,8 +81,8 @@ class CpuEngine:
                 projection.refresh()
 
     def _step(self, batch: Batch) -> Any:
-        from generators.train.layout import layout_of
         from generators.train.cpu.passes import Step
+        from generators.train.layout import layout_of
 
         self._refresh()
         self._arena.restart()

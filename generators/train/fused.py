@@ -1,7 +1,9 @@
-"""The element-wise parts of a layer, each one kernel on a GPU: compiled for any shape, since batches differ in theirs.
+"""The element-wise parts of a layer, each one kernel on a GPU.
 
-They compute in float32 and round once. On a CPU, where compiling would need a C++ compiler on the user's machine, they are the same
-functions as they stand.
+They compute in float32 and round once. Each gives one array: what two results of a compiled function share, MLX writes to memory and
+reads again. They are compiled for each shape; for any shape, MLX would put a broadcast at every operation, and cut what then is too deep
+for it into several kernels. On a CPU, where compiling would need a C++ compiler on the user's machine, they are the functions as they
+stand.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ mx = load_mlx()
 @cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as one kernel, where that pays."""
-    return function if device.current().kind == "cpu" else mx.compile(function, shapeless=True)
+    return function if device.current().kind == "cpu" else mx.compile(function)
 
 
 def _gelu_erf(x: Any) -> tuple[Any, Any]:
@@ -45,7 +47,7 @@ _ACTIVATIONS = {"gelu_erf": _gelu_erf, "gelu_tanh": _gelu_tanh, "silu": _silu}
 
 @cache
 def gated(activation: str) -> Callable[[Any, Any], Any]:
-    """(gate, up) to act(gate) * up."""
+    """(gate, up) to act(gate) * up; also (gate, d) to the gradient of up."""
 
     def forward(gate: Any, up: Any) -> Any:
         return (_ACTIVATIONS[activation](gate.astype(mx.float32))[0] * up).astype(gate.dtype)
@@ -54,13 +56,11 @@ def gated(activation: str) -> Callable[[Any, Any], Any]:
 
 
 @cache
-def gated_backward(activation: str) -> Callable[[Any, Any, Any], tuple[Any, Any, Any]]:
-    """(gate, up, d) to the gradients of gate and up, and act(gate) * up itself, which then need not be kept. d: the gradient of that."""
+def gate_gradient(activation: str) -> Callable[[Any, Any, Any], Any]:
+    """(gate, up, d) to the gradient of gate. d: that of act(gate) * up."""
 
-    def backward(gate: Any, up: Any, d: Any) -> tuple[Any, Any, Any]:
-        dtype, gate, d = gate.dtype, gate.astype(mx.float32), d.astype(mx.float32)
-        active, slope = _ACTIVATIONS[activation](gate)
-        return (d * up * slope).astype(dtype), (d * active).astype(dtype), (active * up).astype(dtype)
+    def backward(gate: Any, up: Any, d: Any) -> Any:
+        return (_ACTIVATIONS[activation](gate.astype(mx.float32))[1] * up * d).astype(gate.dtype)
 
     return fused(backward)
 

@@ -14,8 +14,9 @@ from generators.device import load_mlx
 from generators.errors import UserError
 from generators.train.accelerator import leave_room
 from generators.train.data import Batch
-from generators.train.gpu.passes import Decoder
+from generators.train.gpu.passes import Decoder, Step
 from generators.train.layout import layout_of
+from generators.train.vector import Vector
 
 mx = load_mlx()
 
@@ -23,14 +24,15 @@ mx = load_mlx()
 class GpuEngine:
     """Computes with the model's own weights; the adapters' values are read anew at each call."""
 
-    def __init__(self, model: Any, lora: dict[str, Any], settings: dict[str, Any]):
-        """model: of mlx-lm, with `lora.attach` done. lora, settings: the recipe's blocks. Raises UserError for what is not supported."""
+    def __init__(self, model: Any, lora: dict[str, Any], settings: dict[str, Any], vector: Vector | None = None):
+        """model: of mlx-lm, with `lora.attach` done. lora, settings: the recipe's blocks. vector: as which the optimiser sees the adapter.
+        Raises UserError for what is not supported."""
         from generators.train.lora import parameters
 
         if lora["dropout"] or lora["dora"]:
             raise UserError("the GPU engine computes plain LoRA, without dropout and DoRA")
-        self._decoder = Decoder(model, settings.get("gradient_checkpointing", False))
-        known = {f"{name}.lora_{part}" for layer in self._decoder.layers for name in layer.adapters() for part in "ab"}
+        self._decoder = Decoder(model, settings.get("gradient_checkpointing", False), vector)
+        known = {f"{name}.lora_{part}" for block in self._decoder.blocks for name in block.adapters() for part in "ab"}
         if known != set(parameters(model)) or not known:
             other = sorted(set(parameters(model)) ^ known) or ["nothing"]
             raise UserError(f"the GPU engine trains adapters of linear layers only; {other[0]} is trained here")
@@ -45,15 +47,14 @@ class GpuEngine:
         return True
 
     def expect(self, batches: Iterable[Batch]) -> None:
-        """Nothing is compiled for the size of a batch."""
+        """Nothing has to be known of them."""
         leave_room(device.current())
 
     def loss(self, batch: Batch) -> float:
         """The summed cross-entropy of the batch's targets, in nats."""
-        return float(self._decoder.step(layout_of(batch)).loss().item())
+        return float(Step(self._decoder, layout_of(batch)).loss().item())
 
-    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, Any]]:
-        """The loss as `loss` has it, and its gradients, float32, by the names that `lora.parameters` gives."""
-        loss, gradients = self._decoder.step(layout_of(batch)).loss_and_gradients()
-        mx.eval(loss, gradients)
-        return float(loss.item()), gradients
+    def loss_and_gradients(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
+        """The loss as `loss` has it, a scalar, and its gradients, in the dtype of the activations, by the names that `lora.parameters` gives;
+        all on their way."""
+        return Step(self._decoder, layout_of(batch)).loss_and_gradients()

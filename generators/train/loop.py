@@ -26,6 +26,7 @@ from generators.train.checkpoint import Checkpoint, State
 from generators.train.data import Batch, Row
 from generators.train.engine import Engine, choose_engine
 from generators.train.peers import ALONE, PeerLost, Peers
+from generators.train.vector import Vector
 
 mx = load_mlx()
 
@@ -103,11 +104,19 @@ def _as_mlx(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: array if isinstance(array, mx.array) else mx.array(array) for name, array in arrays.items()}
 
 
+def _added(sums: dict[str, Any], gradients: dict[str, Any]) -> dict[str, Any]:
+    """In float32; the first gradients are kept as they are, so that a step of one batch rounds and copies nothing."""
+    if not sums:
+        return gradients
+    return {name: sums[name].astype(mx.float32) + new.astype(mx.float32) for name, new in gradients.items()}
+
+
 class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
         self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
-        self.engine: Engine = choose_engine(job.model, job.lora, job.settings)
-        self.update = optimise.Update(job.settings, job.model.trainable_parameters(), as_one=current().kind != "cpu")
+        vector = Vector(lora.parameters(job.model)) if current().kind != "cpu" else None
+        self.engine: Engine = choose_engine(job.model, job.lora, job.settings, vector)
+        self.update = optimise.Update(job.settings, job.model.trainable_parameters(), vector)
         self.state = State()
         self.best: dict[str, Any] = {}
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
@@ -200,25 +209,27 @@ class _Trainer:
         """One optimiser update from the gradients of `batches`, weighted by their target tokens."""
         mx.random.seed(self.job.seed * 1_000_003 + self.state.step + _RANKS_APART * self.peers.rank)  # dropout
         sums: dict[str, Any] = {}
-        loss, tokens = 0.0, 0
+        loss: Any = 0.0  # an array where an engine leaves it to the end of the step to wait for the GPU
+        tokens = 0
         for batch in batches:
             self._check_stop()
             tokens += data.target_count(batch)
             if share := self.peers.share_of(batch):
                 batch_loss, gradients = self.engine.loss_and_gradients(share)
-                sums = {name: sums[name] + new if sums else new for name, new in _as_mlx(gradients).items()}
+                sums = _added(sums, _as_mlx(gradients))
                 loss += batch_loss
         loss, sums = self._over_peers(loss, sums, lora.parameters(self.job.model))
         rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
         updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens, rate)
-        self._refuse_nonsense(loss / tokens, norm.item(), batches)
+        norm, loss = norm.item(), float(loss)
+        self._refuse_nonsense(loss / tokens, norm, batches)
         self.job.model.update(updated)
         mx.eval(self.job.model.trainable_parameters(), self.update.arrays())
         samples = sum(len(group.rows) for batch in batches for group in batch)
         self.state.step += 1
         self.state.samples += samples
         self.state.target_tokens += tokens
-        self.since.add(loss, tokens, samples, norm.item())
+        self.since.add(loss, tokens, samples, norm)
         self.watcher.step(self.state.step, self.steps, loss / tokens)
 
     def _over_peers(self, loss: float, sums: dict[str, Any], like: dict[str, Any]) -> tuple[float, dict[str, Any]]:
@@ -230,7 +241,7 @@ class _Trainer:
             return loss, sums
         asked = self.asked_to_stop[0] if self.asked_to_stop else 0
         stopping = [asked if rank == self.peers.rank else 0 for rank in range(self.peers.count)]
-        (loss, *numbers), sums = self.peers.sums([loss, *stopping], sums, like)
+        (loss, *numbers), sums = self.peers.sums([float(loss), *stopping], sums, like)
         if any(numbers):
             raise _Stop(int(max(numbers)))
         return loss, sums

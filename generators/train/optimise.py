@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping
 from typing import Any
 
 from generators.device import load_mlx
+from generators.train.vector import Vector
 
 mx = load_mlx()
 
@@ -30,20 +30,18 @@ def make_optimiser(training: dict[str, Any]) -> Any:
 class Update:
     """What the optimiser makes of summed gradients, and the state that it has of them.
 
-    as_one: all arrays as one vector, in one compiled function. An adapter is hundreds of small arrays, each of which would otherwise be a
-    dozen launches on a GPU.
+    vector: as which it sees all arrays, in one compiled function; None for each by itself.
     """
 
-    def __init__(self, training: dict[str, Any], trained: Any, as_one: bool):
+    def __init__(self, training: dict[str, Any], trained: Any, vector: Vector | None):
         """training: the recipe's block. trained: the tree of what is trained."""
         from mlx.utils import tree_flatten
 
         self._optimiser, self._clip = make_optimiser(training), training["clip"] or math.inf
-        self._parts = tree_flatten(trained)  # names, and arrays of the right shapes
-        self._vector = _Vector(self._parts) if as_one and training["optimiser"] not in _SEES_SHAPES else None
-        self._compiled = as_one
+        self._compiled = vector is not None
+        self._vector = vector if training["optimiser"] not in _SEES_SHAPES else None
         self._work: Any = None  # compiled when first called, since a checkpoint may have brought another state
-        self._optimiser.init({_ALL: self._vector.joined(self._parts)} if self._vector else trained)
+        self._optimiser.init({_ALL: self._vector.joined(dict(tree_flatten(trained)))} if self._vector else trained)
 
     def __call__(self, trained: Any, sums: Mapping[str, Any], tokens: int, learning_rate: float) -> tuple[Any, Any]:
         """(the new weights, in a tree like `trained`; the norm of the mean gradient before it is clipped), both lazy.
@@ -57,9 +55,9 @@ class Update:
         work = self._ready()
         if self._vector is None:
             return work(trained, tree_unflatten(list(sums.items())), count)
-        weights = self._vector.of(tree_flatten(trained))
-        updated, norm = work({_ALL: weights}, {_ALL: self._vector.joined(sums.items())}, count)
-        return tree_unflatten(self._vector.parts(updated[_ALL])), norm
+        weights = self._vector.of(dict(tree_flatten(trained)))
+        updated, norm = work({_ALL: weights}, {_ALL: self._vector.joined(sums)}, count)
+        return tree_unflatten(list(self._vector.taken_apart(updated[_ALL]).items())), norm
 
     def _ready(self) -> Any:
         if self._work is None:
@@ -71,12 +69,12 @@ class Update:
         from mlx.optimizers import clip_grad_norm
         from mlx.utils import tree_map
 
-        gradients, norm = clip_grad_norm(tree_map(lambda summed: summed / tokens, sums), self._clip)
+        gradients, norm = clip_grad_norm(tree_map(lambda summed: summed.astype(mx.float32) / tokens, sums), self._clip)
         return self._optimiser.apply_gradients(gradients, trained), norm
 
     @property
     def state(self) -> dict[str, Any]:
-        """Name to array, the same with and without `as_one`."""
+        """Name to array, the same with and without a vector."""
         from mlx.utils import tree_flatten
 
         found = dict(tree_flatten(self._optimiser.state))
@@ -84,18 +82,18 @@ class Update:
             return found
         apart = {name: array for name, array in found.items() if not name.startswith(f"{_ALL}.")}
         for name in found.keys() - apart.keys():
-            apart |= {f"{part}{name.removeprefix(_ALL)}": array for part, array in self._vector.split(found[name])}
+            apart |= {f"{part}{name.removeprefix(_ALL)}": array for part, array in self._vector.split(found[name]).items()}
         return apart
 
-    def restore(self, arrays: Mapping[str, Any]) -> None:
-        """arrays: as `state` has them."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """state: as `state` has it."""
         from mlx.utils import tree_unflatten
 
-        arrays, self._work = dict(arrays), None
+        arrays, self._work = dict(state), None
         if self._vector is not None:
-            first = self._parts[0][0]
-            for kind in [name.removeprefix(first) for name in arrays if name.startswith(f"{first}.")]:
-                arrays[f"{_ALL}{kind}"] = self._vector.joined([(name, arrays.pop(f"{name}{kind}")) for name, _ in self._parts])
+            names = list(self._vector.shapes)
+            for kind in [name.removeprefix(names[0]) for name in state if name.startswith(f"{names[0]}.")]:
+                arrays[f"{_ALL}{kind}"] = self._vector.joined({name: arrays.pop(f"{name}{kind}") for name in names})
         self._optimiser.state = tree_unflatten(list(arrays.items()))
         mx.eval(self._optimiser.state)
 
@@ -106,36 +104,6 @@ class Update:
 
 _ALL = "all"  # name of the vector
 _SEES_SHAPES = ("adafactor",)  # it keeps sums of rows and of columns
-
-
-class _Vector:
-    """Arrays as one."""
-
-    def __init__(self, parts: Sequence[tuple[str, Any]]):
-        self._shapes = {name: array.shape for name, array in parts}
-        self._edges = list(accumulate((array.size for _, array in parts), initial=0))
-        self._last: Any = None
-        self._split: dict[str, Any] = {}  # of the last vector
-
-    def joined(self, arrays: Iterable[tuple[str, Any]]) -> Any:
-        """`arrays`, in whatever order, end to end."""
-        found = dict(arrays)
-        return mx.concatenate([found[name].reshape(-1) for name in self._shapes])
-
-    def split(self, vector: Any) -> list[tuple[str, Any]]:
-        pieces = zip(self._edges, self._edges[1:], strict=False)
-        return [(name, vector[start:end].reshape(shape)) for (name, shape), (start, end) in zip(self._shapes.items(), pieces, strict=True)]
-
-    def parts(self, vector: Any) -> list[tuple[str, Any]]:
-        """`split`, and remembered: `of` then need not join them again."""
-        found = self.split(vector)
-        self._last, self._split = vector, dict(found)
-        return found
-
-    def of(self, arrays: Sequence[tuple[str, Any]]) -> Any:
-        """The vector of which `arrays` are the last parts, or else a new one."""
-        known = self._last is not None and all(self._split.get(name) is array for name, array in arrays)
-        return self._last if known else self.joined(arrays)
 
 
 def learning_rate(training: dict[str, Any], step: int, steps: int) -> float:

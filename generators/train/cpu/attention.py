@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from generators.train.blocks import Heads
-from generators.train.layout import Layout, Segment
 from generators.train.cpu.workers import Arena, scratch, slices
+from generators.train.layout import Layout, Segment
 
 Array = np.ndarray
 

@@ -16,9 +16,9 @@ from generators.train.cpu.block import Block, Kept, Passing, Tables
 from generators.train.cpu.decoder import Decoder
 from generators.train.cpu.head import cross_entropy
 from generators.train.cpu.kernels import strips
-from generators.train.layout import Layout
 from generators.train.cpu.projection import Gradients
 from generators.train.cpu.workers import Arena, Workers, slices
+from generators.train.layout import Layout
 
 Array = np.ndarray
 

@@ -1,146 +1,145 @@
-"""The parts of a layer that have weights: frozen linear layers with their adapters, norms, rotary positions."""
+"""The parts of a layer that have weights: frozen linear layers with their adapters, norms, rotary positions.
+
+What they are is static; the arrays that they compute with come as arguments, so that one compiled function serves all layers that are
+alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from generators.device import load_mlx
 from generators.errors import UserError
-from generators.train.blocks import Architecture, Named
+from generators.train.blocks import Named
 
 mx = load_mlx()
-Gradients = dict[str, Any]
+Arrays = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A frozen layer, plain or quantised, and its adapter: mlx-lm's layer with the values, or None."""
+    """A frozen layer. role: in its block, `q` or `down`. bits: with the group size, of a quantised one. rank, scale: of its adapter; rank 0
+    without one. Its arrays: those of mlx-lm's module."""
 
-    name: str
-    frozen: Any
-    lora: Any
+    role: str
+    quantised: tuple[int, int] | None
+    rank: int
+    scale: float
 
-    @property
-    def _quantised(self) -> dict[str, Any]:
-        frozen = self.frozen
-        return {"scales": frozen.scales, "biases": frozen.biases, "group_size": frozen.group_size, "bits": frozen.bits}
-
-    def times(self, x: Any, onto: Any = None) -> Any:
+    def times(self, frozen: Arrays, x: Any, onto: Any = None) -> Any:
         """x: (rows, inputs). (rows, outputs): x Wᵀ + bias, and `onto`, if there is one, in the same product."""
-        frozen = self.frozen
-        if "scales" in frozen:
-            y = mx.quantized_matmul(x, frozen.weight, transpose=True, **self._quantised)
+        weight = frozen["weight"]
+        if self.quantised:
+            y = self._product(frozen, x, transpose=True)
             y = y if onto is None else y + onto
         else:
-            y = x @ frozen.weight.T if onto is None else mx.addmm(onto, x, frozen.weight.T)
-        return y + frozen.bias if "bias" in frozen else y
+            y = x @ weight.T if onto is None else mx.addmm(onto, x, weight.T)
+        return y + frozen["bias"] if "bias" in frozen else y
 
-    def back(self, d: Any, onto: Any = None) -> Any:
+    def back(self, frozen: Arrays, d: Any, onto: Any = None) -> Any:
         """The gradient of x from that of y, `onto` added."""
-        if "scales" in self.frozen:
-            dx = mx.quantized_matmul(d, self.frozen.weight, transpose=False, **self._quantised)
+        if self.quantised:
+            dx = self._product(frozen, d, transpose=False)
             return dx if onto is None else dx + onto
-        return d @ self.frozen.weight if onto is None else mx.addmm(onto, d, self.frozen.weight)
+        return d @ frozen["weight"] if onto is None else mx.addmm(onto, d, frozen["weight"])
+
+    def _product(self, frozen: Arrays, x: Any, transpose: bool) -> Any:
+        assert self.quantised
+        bits, group_size = self.quantised
+        return mx.quantized_matmul(x, frozen["weight"], frozen["scales"], frozen["biases"], transpose, group_size, bits)
 
 
+@dataclass(frozen=True)
 class Projection:
-    """Linear layers of one input. Their As stand side by side, so that one thin product serves all of them."""
+    """Linear layers of one input, all of which have the same scale. The As of their adapters, transposed, stand one above the other, so
+    that one thin product serves all of them, and what is of one layer are rows, which need not be copied.
 
-    def __init__(self, linears: Sequence[Linear]):
-        self.linears = tuple(linears)
-        self._adapted = [linear for linear in linears if linear.lora is not None]
-        edges = [0]
-        for linear in self._adapted:
-            edges.append(edges[-1] + linear.lora.lora_a.shape[1])
-        self._columns = {linear.name: slice(*pair) for linear, pair in zip(self._adapted, zip(edges, edges[1:], strict=False), strict=True)}
-        self._a: Any = None
-        self._b: dict[str, Any] = {}
+    In its arrays the frozen ones of a layer stand under its role, the Bs (rank, outputs) under `b.` and the role, the As (sum of ranks,
+    inputs) under `a`, and what the forward pass leaves for the backward, (x A)ᵀ of shape (sum of ranks, rows), under `low`.
+    """
+
+    name: str
+    linears: tuple[Linear, ...]
+
+    def adapters(self, of_role: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+        """The arrays of the adapters, from A (inputs, rank) and B by role."""
+        parts = [of_role[linear.role][0].T for linear in self._adapted]
+        found = {f"b.{linear.role}": of_role[linear.role][1] for linear in self._adapted}
+        return found | ({"a": parts[0] if len(parts) == 1 else mx.concatenate(parts)} if parts else {})
 
     @property
-    def adapters(self) -> list[str]:
-        return [linear.name for linear in self._adapted]
+    def _adapted(self) -> list[Linear]:
+        return [linear for linear in self.linears if linear.rank]
 
-    def refresh(self, dtype: Any) -> None:
-        """Read the adapters' values as they are now, in the dtype of the activations."""
-        if self._adapted:
-            parts = [linear.lora.lora_a.astype(dtype) for linear in self._adapted]
-            self._a = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
-        self._b = {linear.name: (linear.lora.scale * linear.lora.lora_b).astype(dtype) for linear in self._adapted}
+    @property
+    def _rows(self) -> dict[str, slice]:
+        """Of each role with an adapter, in `a` and `low`."""
+        edges = list(accumulate((linear.rank for linear in self._adapted), initial=0))
+        return {linear.role: slice(*pair) for linear, *pair in zip(self._adapted, edges, edges[1:], strict=False)}
 
-    def forward(self, x: Any, onto: Any = None) -> tuple[list[Any], Any]:
-        """x: (rows, inputs). Each layer's (rows, outputs), `onto` added; and x A, (rows, sum of ranks), which the backward pass wants."""
-        low = None if self._a is None else x @ self._a
+    def forward(self, arrays: Arrays, x: Any, onto: Any = None) -> tuple[list[Any], dict[str, Any]]:
+        """x: (rows, inputs). Each layer's (rows, outputs), `onto` added; and `low`, by this name, if there is one."""
+        low: Any = arrays["a"] @ x.T if self._adapted else None
+        rows = self._rows
         outputs = []
         for linear in self.linears:
-            y = linear.times(x, onto)
-            if linear.name in self._b:
-                y = mx.addmm(y, low[:, self._columns[linear.name]], self._b[linear.name])
+            y = linear.times(arrays[linear.role], x, onto)
+            if linear.rank:
+                y = mx.addmm(y, low[rows[linear.role]].T, arrays[f"b.{linear.role}"], alpha=linear.scale)
             outputs.append(y)
-        return outputs, low
+        return outputs, {} if low is None else {"low": low}
 
-    def back(self, slopes: Sequence[Any], wanted: bool = True) -> tuple[Any, Any]:
-        """slopes: (rows, outputs), the gradients of the outputs. That of x, (rows, inputs), or None unless `wanted`; and that of x A."""
-        d_low = None
-        if self._adapted:
-            slope_of = {linear.name: slope for linear, slope in zip(self.linears, slopes, strict=True)}
-            parts = [slope_of[linear.name] @ self._b[linear.name].T for linear in self._adapted]
-            d_low = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
+    def back(self, arrays: Arrays, slopes: Mapping[str, Any], wanted: bool = True) -> tuple[Any, dict[str, Any]]:
+        """slopes: (rows, outputs) by role, the gradients of the outputs. That of x, (rows, inputs), or None unless `wanted`; and that of
+        `low`, by the name `d_low`, if there is one."""
+        parts = [arrays[f"b.{linear.role}"] @ slopes[linear.role].T for linear in self._adapted]
+        d_low = (parts[0] if len(parts) == 1 else mx.concatenate(parts)) * self._adapted[0].scale if parts else None
+        found = {} if d_low is None else {"d_low": d_low}
         if not wanted:
-            return None, d_low
+            return None, found
         dx = None
-        for linear, slope in zip(self.linears, slopes, strict=True):
-            dx = linear.back(slope, dx)
-        return dx if d_low is None else mx.addmm(dx, d_low, self._a.T), d_low
+        for linear in self.linears:
+            dx = linear.back(arrays[linear.role], slopes[linear.role], dx)
+        return dx if d_low is None else mx.addmm(dx, d_low.T, arrays["a"]), found
 
-    def gradients(self, x: Any, low: Any, d_low: Any, slopes: Sequence[Any]) -> Gradients:
-        """Those of the adapters, float32, by the names of the model's parameters."""
+    def gradients(self, arrays: Arrays, x: Any, lows: Arrays, slopes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the adapters, by role and part, `q.lora_a`. lows: what `forward` and `back` gave by name."""
         if not self._adapted:
             return {}
-        d_a = (x.T @ d_low).astype(mx.float32)
-        found = {}
-        for linear, slope in zip(self.linears, slopes, strict=True):
-            if linear.name in self._columns:
-                columns = self._columns[linear.name]
-                found[f"{linear.name}.lora_a"] = d_a[:, columns]
-                found[f"{linear.name}.lora_b"] = linear.lora.scale * (low[:, columns].T @ slope).astype(mx.float32)
+        d_a, found = lows["d_low"] @ x, {}
+        for linear in self._adapted:
+            rows, b = self._rows[linear.role], arrays[f"b.{linear.role}"]
+            found[f"{linear.role}.lora_a"] = d_a[rows].T
+            # b adds nothing: only a product that is added to something can be scaled in the same kernel
+            found[f"{linear.role}.lora_b"] = mx.addmm(b, lows["low"][rows], slopes[linear.role], alpha=linear.scale, beta=0.0)
         return found
 
 
-@dataclass(frozen=True)
-class Norm:
-    """weight: with the architecture's offset."""
-
-    weight: Any
-    eps: float
-
-    def forward(self, x: Any) -> Any:
-        return mx.fast.rms_norm(x, self.weight, self.eps)
-
-    def back(self, d: Any, x: Any) -> Any:
-        """The gradient of x. Without a weight, as MLX would sum the gradient of that too."""
-        _, found = mx.vjp(lambda x: mx.fast.rms_norm(x, None, self.eps), [x], [d * self.weight])
-        return found[0]
+def norm(x: Any, weight: Any, eps: float) -> Any:
+    return mx.fast.rms_norm(x, weight, eps)
 
 
-@dataclass(frozen=True)
-class Rope:
-    """A rotary embedding of mlx-lm that takes an offset for each row of (rows, heads, 1, size)."""
-
-    module: Any
-
-    def turn(self, x: Any, positions: Any) -> Any:
-        """x: (tokens, heads, size); positions: (tokens,) int32."""
-        return self.module(x[:, :, None], offset=positions)[:, :, 0]
-
-    def back(self, d: Any, positions: Any) -> Any:
-        _, found = mx.vjp(lambda x: self.turn(x, positions), [d], [d])
-        return found[0]
+def norm_back(d: Any, x: Any, weight: Any, eps: float) -> Any:
+    """The gradient of x. Without a weight, as MLX would sum the gradient of that too."""
+    _, found = mx.vjp(lambda x: mx.fast.rms_norm(x, None, eps), [x], [d * weight])
+    return found[0]
 
 
-def linear_of(named: Named) -> Linear:
-    """Raises UserError for a layer or an adapter that the engine does not compute."""
+def turn(rope: Any, x: Any, positions: Any) -> Any:
+    """rope: a rotary embedding of mlx-lm. x: (tokens, heads, size); positions: (tokens,) int32."""
+    return rope(x[:, :, None], offset=positions)[:, :, 0]
+
+
+def turn_back(rope: Any, d: Any, positions: Any) -> Any:
+    _, found = mx.vjp(lambda x: turn(rope, x, positions), [d], [d])
+    return found[0]
+
+
+def linear_of(role: str, named: Named) -> tuple[Linear, dict[str, Any]]:
+    """What it is, and its frozen arrays. Raises UserError for a layer or an adapter that the engine does not compute."""
     import mlx.nn as nn
     from mlx_lm.tuner.lora import LoRALinear
 
@@ -148,18 +147,17 @@ def linear_of(named: Named) -> Linear:
     frozen = named.module.linear if lora is not None else named.module
     if type(frozen) not in (nn.Linear, nn.QuantizedLinear):
         raise UserError(f"the GPU engine does not compute the {type(frozen).__name__} at {named.name}")
-    return Linear(named.name, frozen, lora)
+    quantised = (frozen.bits, frozen.group_size) if type(frozen) is nn.QuantizedLinear else None
+    rank, scale = (lora.lora_a.shape[1], float(lora.scale)) if lora is not None else (0, 0.0)
+    return Linear(role, quantised, rank, scale), {name: frozen[name] for name in ("weight", "scales", "biases", "bias") if name in frozen}
 
 
-def norm_of(module: Any, architecture: Architecture) -> Norm:
-    return Norm(module.weight + architecture.norm_offset if architecture.norm_offset else module.weight, float(module.eps))
-
-
-def rope_of(named: Named, size: int) -> Rope:
+def checked_rope(named: Named, size: int) -> Any:
+    """The module, which takes an offset for each row of (rows, heads, 1, size). Raises UserError for another kind."""
     import mlx.nn as nn
     from mlx_lm.models.rope_utils import Llama3RoPE
 
     if type(named.module) not in (nn.RoPE, Llama3RoPE) or named.module.dims != size:
         kind = f"{type(named.module).__name__}({named.module.dims})"
         raise UserError(f"the GPU engine does not compute the rotary embedding {kind} at {named.name}")
-    return Rope(named.module)
+    return named.module

@@ -1,0 +1,43 @@
+"""An adapter as one array.
+
+It is hundreds of small arrays, each of which costs a GPU a launch for whatever is done to it. End to end, they are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+from generators.device import load_mlx
+
+mx = load_mlx()
+
+
+class Vector:
+    """The arrays of some names, in one order. It remembers the last vector that was taken apart, so that it need not be put together again."""
+
+    def __init__(self, arrays: Mapping[str, Any]):
+        """arrays: of the right names and shapes."""
+        self.shapes = {name: array.shape for name, array in arrays.items()}
+        self._edges = list(accumulate((array.size for array in arrays.values()), initial=0))
+        self._last: Any = None
+        self._parts: dict[str, Any] = {}  # of the last vector
+
+    def joined(self, arrays: Mapping[str, Any]) -> Any:
+        return mx.concatenate([arrays[name].reshape(-1) for name in self.shapes])
+
+    def split(self, vector: Any) -> dict[str, Any]:
+        """Views of it, by name."""
+        pieces = zip(self._edges, self._edges[1:], strict=False)
+        return {name: vector[start:end].reshape(shape) for (name, shape), (start, end) in zip(self.shapes.items(), pieces, strict=True)}
+
+    def taken_apart(self, vector: Any) -> dict[str, Any]:
+        """`split`, and remembered."""
+        self._last, self._parts = vector, self.split(vector)
+        return self._parts
+
+    def of(self, arrays: Mapping[str, Any]) -> Any:
+        """The vector that was last taken apart, if `arrays` are its parts; else a new one."""
+        known = self._last is not None and all(arrays[name] is part for name, part in self._parts.items())
+        return self._last if known else self.joined(arrays)
