@@ -241,7 +241,9 @@ def test_another_architecture_is_refused_with_the_list_of_known_ones() -> None:
     from mlx_lm.models import phi
 
     model = phi.Model(phi.ModelArgs("phi", num_hidden_layers=1, hidden_size=32, num_attention_heads=2, vocab_size=20))
-    with pytest.raises(UserError, match="does not know the architecture phi; it knows gemma, gemma2, gemma3_text, llama, qwen2, qwen3"):
+    with pytest.raises(
+        UserError, match="the trainer does not know the architecture phi; it knows gemma, gemma2, gemma3_text, llama, qwen2, qwen3"
+    ):
         CpuEngine(model, LORA)
 
 

@@ -46,7 +46,7 @@ def architecture_of(model: Any) -> Architecture:
     """Raises UserError for one that the engines do not know."""
     name = str(type(model).__module__.rsplit(".", 1)[-1])
     if name not in ARCHITECTURES:
-        raise UserError(f"the architecture {name} is not known here; known are {one_of(ARCHITECTURES)}")
+        raise UserError(f"the trainer does not know the architecture {name}; it knows {one_of(ARCHITECTURES)}")
     return ARCHITECTURES[name]
 
 

@@ -58,6 +58,9 @@ class CpuEngine:
     def expect(self, batches: Iterable[Batch]) -> None:
         """Nothing to prepare: no batch is padded."""
 
+    def soon(self, batch: Batch) -> None:
+        """Nothing to prepare."""
+
     def loss(self, batch: Batch) -> float:
         """The summed cross-entropy of the batch's targets, in nats."""
         with self._workers.at_work():

@@ -11,10 +11,12 @@ from generators.train.vector import Vector
 
 
 class Engine(Protocol):
-    """expect: told all batches of a run before it begins. loss: summed cross-entropy of a batch's targets, nats. loss_and_gradients: the same
-    with the gradients of that sum, by parameter name; on a GPU it may be on its way yet."""
+    """expect: told all batches of a run before it begins. soon: told, while a GPU is busy with a step, which batch comes next.
+    loss: summed cross-entropy of a batch's targets, nats. loss_and_gradients: the same with the gradients of that sum, by parameter name;
+    on a GPU it may be on its way yet."""
 
     def expect(self, batches: Iterable[Batch]) -> None: ...
+    def soon(self, batch: Batch) -> None: ...
     def loss(self, batch: Batch) -> float: ...
     def loss_and_gradients(self, batch: Batch) -> tuple[Any, dict[str, Any]]: ...
 

@@ -172,6 +172,9 @@ class MlxEngine:
             self._sizes = shapes.choose(batches, shapes.MOST[here.kind])
             leave_room(here)
 
+    def soon(self, batch: Batch) -> None:
+        """Nothing to prepare."""
+
     def loss(self, batch: Batch) -> float:
         """Summed cross-entropy of the targets, in nats."""
         self.model.eval()

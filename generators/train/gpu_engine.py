@@ -14,7 +14,7 @@ from generators.device import load_mlx
 from generators.errors import UserError
 from generators.train.accelerator import leave_room
 from generators.train.data import Batch
-from generators.train.gpu.passes import Decoder, Step
+from generators.train.gpu.passes import Decoder, Plan, Step
 from generators.train.layout import layout_of
 from generators.train.vector import Vector
 
@@ -32,6 +32,8 @@ class GpuEngine:
         if lora["dropout"] or lora["dora"]:
             raise UserError("the GPU engine computes plain LoRA, without dropout and DoRA")
         self._decoder = Decoder(model, settings.get("gradient_checkpointing", False), vector)
+        self._dtype = model.model.norm.weight.dtype
+        self._soon: tuple[Batch, Plan] | None = None
         known = {f"{name}.lora_{part}" for block in self._decoder.blocks for name in block.adapters() for part in "ab"}
         if known != set(parameters(model)) or not known:
             other = sorted(set(parameters(model)) ^ known) or ["nothing"]
@@ -50,11 +52,19 @@ class GpuEngine:
         """Nothing has to be known of them."""
         leave_room(device.current())
 
+    def soon(self, batch: Batch) -> None:
+        self._soon = batch, self._plan(batch)
+
     def loss(self, batch: Batch) -> float:
         """The summed cross-entropy of the batch's targets, in nats."""
-        return float(Step(self._decoder, layout_of(batch)).loss().item())
+        return float(Step(self._decoder, self._plan(batch)).loss().item())
 
     def loss_and_gradients(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
         """The loss as `loss` has it, a scalar, and its gradients, in the dtype of the activations, by the names that `lora.parameters` gives;
         all on their way."""
-        return Step(self._decoder, layout_of(batch)).loss_and_gradients()
+        return Step(self._decoder, self._plan(batch)).loss_and_gradients()
+
+    def _plan(self, batch: Batch) -> Plan:
+        if self._soon and self._soon[0] is batch:
+            return self._soon[1]
+        return Plan(layout_of(batch), self._dtype)

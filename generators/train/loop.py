@@ -185,7 +185,8 @@ class _Trainer:
             batches = self._epoch_batches()
             accumulation = self.settings["accumulation"]
             while self.state.batch < len(batches) and not self.state.stop_reason:
-                self._step(batches[self.state.batch : self.state.batch + accumulation])
+                following = batches[self.state.batch + accumulation :]
+                self._step(batches[self.state.batch : self.state.batch + accumulation], following[0] if following else None)
                 self.state.batch += accumulation
                 self.state.trained_seconds = time.perf_counter() - started
                 self._after_step()
@@ -205,8 +206,8 @@ class _Trainer:
         for batches in (validation, *(self._batches_of(epoch) for epoch in range(self.settings["epochs"]))):
             yield from filter(None, map(self.peers.share_of, batches))
 
-    def _step(self, batches: Sequence[Batch]) -> None:
-        """One optimiser update from the gradients of `batches`, weighted by their target tokens."""
+    def _step(self, batches: Sequence[Batch], following: Batch | None = None) -> None:
+        """One optimiser update from the gradients of `batches`, weighted by their target tokens. following: the batch after them."""
         mx.random.seed(self.job.seed * 1_000_003 + self.state.step + _RANKS_APART * self.peers.rank)  # dropout
         sums: dict[str, Any] = {}
         loss: Any = 0.0  # an array where an engine leaves it to the end of the step to wait for the GPU
@@ -221,6 +222,9 @@ class _Trainer:
         loss, sums = self._over_peers(loss, sums, lora.parameters(self.job.model))
         rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
         updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens, rate)
+        mx.async_eval(norm, updated)
+        if following and self.peers.alone:
+            self.engine.soon(following)
         norm, loss = norm.item(), float(loss)
         self._refuse_nonsense(loss / tokens, norm, batches)
         self.job.model.update(updated)

@@ -282,7 +282,8 @@ def torch_peft(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("torch_peft runs the shape gemma-2b only")
     shape = {name: value for name, value in SHAPES[options.shape].items() if name != "model_type"}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(GemmaConfig(**shape), dtype=torch.bfloat16).cuda()
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(GemmaConfig(**shape), dtype=torch.bfloat16)
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=LORA["targets"], task_type="CAUSAL_LM"))
     optimiser = torch.optim.AdamW([array for array in model.parameters() if array.requires_grad], lr=LEARNING_RATE)
     rows = sorted(_rows(options), key=lambda row: len(row.ids))

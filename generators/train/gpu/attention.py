@@ -27,7 +27,7 @@ token is. to_prefix: (T,), where among the P it is; P, one behind the last, if i
 
 ROUND = 64  # numbers of tokens are rounded up to a multiple: matrix units like that, and fewer shapes have to be prepared
 WHOLE = 2048  # a batch of more tokens is cut into pieces
-PIECE = 512  # tokens of a piece, at most, unless a segment is longer
+PIECES = (255, 383, 511, 767, 1023)  # tokens of a piece, at most, unless a segment is longer; one place more is padding
 _NOBODY = -1  # the group of padding
 
 
@@ -165,18 +165,14 @@ def _addmm(c: Any, a: Any, b: Any, scale: float) -> Any:
 
 
 def _pieces(segments: tuple[Segment, ...], tokens: int) -> dict[str, Any]:
-    """Segments of like length come together, so that the pieces are filled; a piece holds whole segments."""
+    """A piece holds whole segments. Of the lengths that pieces may have, the one with the fewest scores."""
     prefixes = sorted({(segment.prefix.start, segment.prefix.stop) for segment in segments if segment.prefix is not None})
-    held: list[list[int]] = []
-    most = max(PIECE, max(segment.length for segment in segments))
-    for segment in sorted(segments, key=lambda segment: -segment.length):
-        fitting = next((piece for piece in held if len(piece) + segment.length <= most), None)
-        if fitting is None:
-            held.append(fitting := [])
-        fitting.extend(range(segment.rows.start, segment.rows.stop))
-    padding, length = tokens - 1, rounded(max(map(len, held)) + 1)  # so that the last place of every piece is padding
     of_prefixes = np.array([token for start, end in prefixes for token in range(start, end)], np.int32)
-    shared = np.full(rounded(len(of_prefixes)), padding, np.int32)
+    padding, shared_length = tokens - 1, rounded(len(of_prefixes))
+    longest = max(segment.length for segment in segments)
+    ways = [_filled(segments, most) for most in {max(longest, piece) for piece in PIECES}]
+    held, length = min(ways, key=lambda way: len(way[0]) * way[1] * (way[1] + shared_length))
+    shared = np.full(shared_length, padding, np.int32)
     shared[: len(of_prefixes)] = of_prefixes
     queries = np.array([piece + [padding] * (length - len(piece)) for piece in held], np.int32)
     back, to_prefix = np.full(tokens, length - 1, np.int32), np.full(tokens, len(shared), np.int32)
@@ -184,3 +180,14 @@ def _pieces(segments: tuple[Segment, ...], tokens: int) -> dict[str, Any]:
     to_prefix[of_prefixes] = np.arange(len(of_prefixes))
     keys = np.concatenate([np.broadcast_to(shared, (len(held), len(shared))), queries], axis=1)
     return {"queries": mx.array(queries), "keys": mx.array(keys), "back": mx.array(back), "to_prefix": mx.array(to_prefix)}
+
+
+def _filled(segments: tuple[Segment, ...], most: int) -> tuple[list[list[int]], int]:
+    """The tokens of each piece, none more than `most`, and the length that all are padded to: so that the last place of each is padding."""
+    held: list[list[int]] = []
+    for segment in sorted(segments, key=lambda segment: -segment.length):
+        fitting = next((piece for piece in held if len(piece) + segment.length <= most), None)
+        if fitting is None:
+            held.append(fitting := [])
+        fitting.extend(range(segment.rows.start, segment.rows.stop))
+    return held, rounded(max(map(len, held)) + 1)

@@ -57,46 +57,54 @@ class Decoder:
         return [block.arrays(adapters) for block in self.blocks]
 
 
-class Step:
-    """One batch."""
+class Plan:
+    """A batch as arrays, padded: everything about it that does not depend on the adapters. T tokens, the last of them padding; N targets.
 
-    def __init__(self, decoder: Decoder, layout: Layout):
-        self.decoder = decoder
+    ids, positions: (T,) int32. predicting: (N,) int32, the tokens from which targets are predicted. targets: (N,) int32. counts: (N,)
+    float32, 1 for a target and 0 for padding. sight: who sees whom."""
+
+    def __init__(self, layout: Layout, dtype: Any):
         tokens, targets = rounded(layout.tokens + 1), rounded(len(layout.targets))
 
         def padded(values: Any, count: int, with_what: int) -> Any:
             return mx.array(np.pad(values, (0, count - len(values)), constant_values=with_what).astype(np.int32))
 
-        self.positions = padded(layout.positions, tokens, 0)
+        self.ids, self.positions = padded(layout.ids, tokens, 0), padded(layout.positions, tokens, 0)
         self.predicting, self.targets = padded(layout.predicting, targets, tokens - 1), padded(layout.targets, targets, 0)
         self.counts = mx.array((np.arange(targets) < len(layout.targets)).astype(np.float32))
-        self.pace = _Pace()
-        x = decoder.embed(padded(layout.ids, tokens, 0))
+        self.sight = Sight(layout, tokens, dtype)
+
+
+class Step:
+    """One batch with the adapters as they are."""
+
+    def __init__(self, decoder: Decoder, plan: Plan):
+        self.decoder, self.plan, self.pace = decoder, plan, _Pace()
+        x = decoder.embed(plan.ids)
         self.x = x if decoder.scale == 1 else x * decoder.scale
-        self.sight = Sight(layout, tokens, x.dtype)
         self.arrays = decoder.arrays(x.dtype)
 
     def loss(self) -> Any:
         """The summed cross-entropy of the targets, in nats, a scalar."""
         x = self.x
         for block, arrays in zip(self.decoder.blocks, self.arrays, strict=True):
-            x, _ = block.forward(arrays, x, self.positions, self.sight.view(block.kind.heads))
+            x, _ = block.forward(arrays, x, self.plan.positions, self.plan.sight.view(block.kind.heads))
             self.pace(x)
-        return self._head(x[self.predicting], False)[0]
+        return self._head(x[self.plan.predicting], False)[0]
 
     def loss_and_gradients(self) -> tuple[Any, dict[str, Any]]:
         """The loss, and its gradients by the names of the model's parameters."""
         decoder, inputs, kept = self.decoder, [self.x], list[dict[str, Any]]()
         for index, (block, arrays) in enumerate(zip(decoder.blocks, self.arrays, strict=True)):
-            result, found = block.forward(arrays, inputs[-1], self.positions, self.sight.view(block.kind.heads))
+            result, found = block.forward(arrays, inputs[-1], self.plan.positions, self.plan.sight.view(block.kind.heads))
             kept.append({} if decoder.recompute or index < decoder.lowest else found)
             inputs.append(result)
             self.pace(result)
         del found
         x = inputs.pop()
-        asking = x[self.predicting]
+        asking = x[self.plan.predicting]
         loss, slope = self._head(asking, True)
-        d = mx.zeros_like(x).at[self.predicting].add(norm_back(slope, asking, decoder.norm, decoder.eps))
+        d = mx.zeros_like(x).at[self.plan.predicting].add(norm_back(slope, asking, decoder.norm, decoder.eps))
         self.pace(d, loss)
         gradients: dict[str, Any] = {}
         for index in range(len(decoder.blocks) - 1, decoder.lowest - 1, -1):
@@ -107,11 +115,11 @@ class Step:
 
     def _back(self, index: int, x: Any, kept: dict[str, Any], d: Any) -> tuple[Any, dict[str, Any]]:
         block, arrays = self.decoder.blocks[index], self.arrays[index]
-        view = self.sight.view(block.kind.heads)
+        view = self.plan.sight.view(block.kind.heads)
         if not kept:
-            _, kept = block.forward(arrays, x, self.positions, view)
-        return block.backward(arrays, x, kept, d, self.positions, view, index > self.decoder.lowest)
+            _, kept = block.forward(arrays, x, self.plan.positions, view)
+        return block.backward(arrays, x, kept, d, self.plan.positions, view, index > self.decoder.lowest)
 
     def _head(self, asking: Any, with_gradient: bool) -> tuple[Any, Any]:
         final = norm(asking, self.decoder.norm, self.decoder.eps)
-        return self.decoder.head.loss(final, self.targets, self.counts, with_gradient)
+        return self.decoder.head.loss(final, self.plan.targets, self.plan.counts, with_gradient)
