@@ -17,6 +17,9 @@ from generators import device
 from generators.device import Device, current, load_mlx
 from generators.errors import UserError
 from generators.train import data, lora
+from generators.train import engine as engine_module
+from generators.train.engine import choose_engine
+from generators.train.forward import MlxEngine
 from generators.train.gpu import attention
 from generators.train.gpu_engine import GpuEngine
 from generators.train.layout import layout_of
@@ -162,3 +165,45 @@ def test_a_rotary_embedding_it_does_not_know_is_refused() -> None:
     model.layers[1].self_attn.rope.dims = 16
     with pytest.raises(UserError, match=r"rotary embedding SinusoidalPositionalEncoding\(16\) at model.layers.1"):
         GpuEngine(model, LORA, {})
+
+
+# --- the trial before a run
+
+
+def _chosen(model: Any, lines: list[str]) -> Any:
+    row = random_rows(1, model.args.vocab_size, seed=1)[0]
+    return choose_engine(model, LORA, {}, None, row, lines.append)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module.device, "current", lambda: Device("cuda", "pretended", "none"))
+    monkeypatch.setattr("generators.train.gpu.block._compiled", lambda function: function)
+    monkeypatch.setattr("generators.train.forward.MlxEngine._compiled", lambda self, function: function)
+    monkeypatch.setattr("generators.train.fused.mx.compile", lambda function: function)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_engine_that_agrees_with_the_model_s_own_code_is_taken_and_the_adapter_is_as_it_was(
+    architecture: str, as_on_a_gpu: None
+) -> None:
+    model, lines = model_of(architecture), list[str]()
+    before = {name: np.array(array) for name, array in lora.parameters(model).items()}
+    assert isinstance(_chosen(model, lines), GpuEngine) and lines == []
+    assert all(np.array_equal(before[name], np.array(array)) for name, array in lora.parameters(model).items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("generators.train.gpu.passes.norm", "its loss of one row is"),
+        ("generators.train.gpu.block.turn_back", "its gradients of one row differ from those of the model's own code by"),
+    ],
+)
+def test_an_engine_that_computes_something_else_is_left_out_and_said(
+    wrong: str, said: str, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, lines = model_of("gemma3"), list[str]()
+    monkeypatch.setattr(wrong, lambda *arrays: 30 * next(array for array in arrays if isinstance(array, mx.array)))
+    assert isinstance(_chosen(model, lines), MlxEngine)
+    assert len(lines) == 1 and lines[0].startswith("WARNING: the GPU engine is left out, training takes longer: ") and said in lines[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from generators import device
-from generators.train.data import Batch
+from generators.train.data import Batch, Row
 from generators.train.vector import Vector
+
+Say = Callable[[str], None]
 
 
 class Engine(Protocol):
@@ -21,20 +23,27 @@ class Engine(Protocol):
     def loss_and_gradients(self, batch: Batch) -> tuple[Any, dict[str, Any]]: ...
 
 
-def choose_engine(model: Any, lora: dict[str, Any], settings: dict[str, Any], vector: Vector | None = None) -> Engine:
+def choose_engine(
+    model: Any, lora: dict[str, Any], settings: dict[str, Any], vector: Vector | None = None, row: Row | None = None, say: Say = print
+) -> Engine:
     """An engine made for the device knows plain LoRA on the supported architectures; the model's own code does everything else.
 
-    vector: of the adapter, on a GPU."""
+    vector: of the adapter, on a GPU. row: on which the GPU's engine has to agree with the model's own code; None for no trial. say: told if
+    it does not.
+    """
+    from generators.train.forward import MlxEngine
+
     if device.current().kind == "cpu":
         from generators.train.cpu_engine import CpuEngine
 
-        if CpuEngine.supports(model, lora, settings):
-            return CpuEngine(model, lora)
-    else:
-        from generators.train.gpu_engine import GpuEngine
+        return CpuEngine(model, lora) if CpuEngine.supports(model, lora, settings) else MlxEngine(model)
+    from generators.train.gpu_engine import GpuEngine
+    from generators.train.trial import disagreement
 
-        if GpuEngine.supports(model, lora, settings):
-            return GpuEngine(model, lora, settings, vector)
-    from generators.train.forward import MlxEngine
-
-    return MlxEngine(model)
+    if not GpuEngine.supports(model, lora, settings):
+        return MlxEngine(model)
+    engine = GpuEngine(model, lora, settings, vector)
+    if row and (different := disagreement(engine, model, row)):
+        say(f"WARNING: the GPU engine is left out, training takes longer: {different}. Please report it, with the output of: doit doctor")
+        return MlxEngine(model)
+    return engine

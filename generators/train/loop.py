@@ -115,7 +115,8 @@ class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
         self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
         vector = Vector(lora.parameters(job.model)) if current().kind != "cpu" else None
-        self.engine: Engine = choose_engine(job.model, job.lora, job.settings, vector)
+        shortest = min(job.train, key=lambda row: len(row.ids))
+        self.engine: Engine = choose_engine(job.model, job.lora, job.settings, vector, shortest, watcher.say)
         self.update = optimise.Update(job.settings, job.model.trainable_parameters(), vector)
         self.state = State()
         self.best: dict[str, Any] = {}
