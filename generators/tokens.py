@@ -27,6 +27,7 @@ class Tokenizer:
         self.chat_format = chat_format
         self.bos_id = bos_id
         self._ids: dict[str, list[int]] = {}
+        self._controls: dict[int, str] | None = None
         self.end_of_turn_id = self._control_id(chat_format["end_of_turn"])
 
     @classmethod
@@ -54,6 +55,12 @@ class Tokenizer:
 
     def decode(self, ids: list[int], skip_special: bool = True) -> str:
         return self._backend.decode(ids, skip_special_tokens=skip_special)
+
+    def control_text(self, ids: list[int]) -> str:
+        """The control tokens among `ids`, spelled out; other tokens are left out."""
+        if self._controls is None:
+            self._controls = {id: token.content for id, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        return "".join(self._controls.get(id, "") for id in ids)
 
     def encode_prompt(self, messages: list[Message]) -> list[int]:
         """Ids of the conversation and the generation prompt, BOS first where the format wants it. Raises UserError as `encode_sample`."""

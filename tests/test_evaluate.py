@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -254,6 +255,13 @@ def test_an_answer_ends_at_max_tokens_or_where_the_watch_says(engine: LlamaEngin
     assert (whole.tokens, whole.ended) == (40, "length")
     assert cut.ended == "enough" and cut.tokens < 40
     assert whole.text.startswith(cut.text)
+
+
+@needs_engine
+def test_text_that_llama_cpp_holds_back_because_a_stop_text_begins_like_it_is_counted_once(engine: LlamaEngine) -> None:
+    marker = "<iterations>1</iterations> <|im"
+    forced = Sampling(max_tokens=40, extra=(("grammar", f'root ::= "{marker}" [a-z]'),))  # type: ignore[arg-type]
+    assert re.match(re.escape(marker) + "[a-z]", engine.generate(PROMPT, forced).text)
 
 
 @needs_engine

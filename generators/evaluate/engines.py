@@ -116,7 +116,9 @@ class LlamaEngine:
         for event in self._events(body):
             first = first or time.perf_counter() - start
             tokens = event.get("tokens_predicted", tokens)
-            text += event["content"] or self._control(event.get("tokens", []))
+            # llama.cpp shows control tokens as nothing; spelled out, a check sees them. An empty content may also be text that could become a
+            # stop text ("<") and is held back: it comes with the next event.
+            text += event["content"] or self._tokenizer.control_text(event.get("tokens", []))
             if event.get("stop"):
                 ended = "length" if event.get("stop_type") == "limit" else "stop"
             elif any(stop in text[-32:] for stop in self._stop):
@@ -148,10 +150,6 @@ class LlamaEngine:
     def _encode(self, messages: Messages) -> list[int]:
         with self._lock:
             return self._tokenizer.encode_prompt(messages)
-
-    def _control(self, ids: list[int]) -> str:
-        """Control tokens, which llama.cpp shows as nothing, spelled out, so that a check sees them."""
-        return str(self._tokenizer.decode(ids, skip_special=False)) if ids else ""
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         import httpx
