@@ -261,9 +261,7 @@ def _systems(exchanges: Sequence[Exchange], doubts: list[str]) -> list[str]:
     counted = Counter(exchange.system.strip() for exchange in exchanges)
     if counted.pop("", 0):
         if not counted:
-            raise UserError(
-                "the client sends no system prompt of its own; the Modelfile's holds, and the framing persona is the nearest to it"
-            )
+            raise UserError("the client sends no system prompt of its own; the Modelfile's holds, and the framing persona is the nearest to it")
         doubts.append("some requests came without a system prompt")
     constant = [system for system, count in counted.most_common() if count > 1 or len(counted) == 1]
     if not constant:
@@ -508,9 +506,7 @@ def _count(found: Captured, chains: list[Chain]) -> None:
     for stage, exchange in missed[:3]:
         found.doubts.append(f"not rebuilt, stage {stage + 1}: {_shown(exchange.prompt)}")
     if any("\n" in chain.query for chain in chains):
-        found.doubts.append(
-            "some queries are of several lines; if a conversation stands in them, let the client start afresh for each query"
-        )
+        found.doubts.append("some queries are of several lines; if a conversation stands in them, let the client start afresh for each query")
     if found.queries < ENOUGH_QUERIES:
         found.doubts.append(f"{found.queries} different queries are few; {ENOUGH_QUERIES} are the least, ten are good")
 

@@ -141,9 +141,7 @@ def shared(a: Side, b: Side) -> tuple[list[Row], list[Row], list[str]]:
     both = asked[0].keys() & asked[1].keys()
     same = {key for key in both if asked[0][key] == asked[1][key]}
     if not same:
-        raise UserError(
-            f"{a.name} and {b.name} were asked no case in common, so that nothing can be compared; evaluate both on the same suites"
-        )
+        raise UserError(f"{a.name} and {b.name} were asked no case in common, so that nothing can be compared; evaluate both on the same suites")
     rows = [[row for row in side.judged.rows if (row["id"], row["framing"]) in same] for side in (a, b)]
     notes = [f"{len(both) - len(same)} cases were asked in other words of the two, and are left out."] if both != same else []
     notes += [
@@ -196,11 +194,7 @@ def lines_of(found: Row) -> list[str]:
     line = next(line for line in found["overall"] if line["framing"] == found["framing"])
     measures = (("passed", "every check passed"), ("accuracy", "accuracy"), ("appropriateness", "appropriateness"), ("persona", "persona"))
     told = [f"{words} {percent(line['base'][name]['value'])} -> {percent(line['tuned'][name]['value'])}" for name, words in measures]
-    return [
-        f"{a} -> {b}, {line['tuned']['passed']['n']} cases: {'; '.join(told)}",
-        paired_in_words(line["paired"]["passed"]),
-        *found["notes"],
-    ]
+    return [f"{a} -> {b}, {line['tuned']['passed']['n']} cases: {'; '.join(told)}", paired_in_words(line["paired"]["passed"]), *found["notes"]]
 
 
 def paired_in_words(paired: Row) -> str:

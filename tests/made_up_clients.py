@@ -14,9 +14,7 @@ def same_shape(query: str, seen: list[Observation]) -> str:
     if not seen:
         return f'Sen bir dostsun, {{% içten %}} konuş.\n\n"{query}"\n\nRapor yazma.\nŞöyle cevap ver:\nCONFIDENCE: 0 ile 1 arası\nCONTENT:\nsözün'
     listed = "".join(f"{number}. bakış, güven {each.confidence:.2f}\n{each.text}\n\n" for number, each in enumerate(seen, 1))
-    return (
-        f'Bir daha bak.\n\nSoru:\n"{query}"\n\nŞimdiye kadar:\n\n{listed}\n\nİçine siniyor mu?\nCONFIDENCE: 0 ile 1 arası\nCONTENT:\nsözün'
-    )
+    return f'Bir daha bak.\n\nSoru:\n"{query}"\n\nŞimdiye kadar:\n\n{listed}\n\nİçine siniyor mu?\nCONFIDENCE: 0 ile 1 arası\nCONTENT:\nsözün'
 
 
 def other_shape(query: str, seen: list[Observation]) -> str:

@@ -45,12 +45,7 @@ SYSTEM = "Sen JESSY'sin.\nKısa konuş."
 
 
 def recorded(
-    prompt: Prompt,
-    queries: list[str],
-    stages: int,
-    endpoint: str = "generate",
-    system: str = SYSTEM,
-    thoughts: list[Observation] = THOUGHTS,
+    prompt: Prompt, queries: list[str], stages: int, endpoint: str = "generate", system: str = SYSTEM, thoughts: list[Observation] = THOUGHTS
 ) -> list[Exchange]:
     """Each query through all stages, with thoughts that differ from query to query."""
     found = []
@@ -273,9 +268,7 @@ def test_what_is_of_no_use_is_counted(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot be read"), (b"", "it is empty"), (b"x\n", "1 not readable"), (b"\xff", "not UTF-8")]
-)
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), (b"", "it is empty"), (b"x\n", "1 not readable"), (b"\xff", "not UTF-8")])
 def test_a_file_that_is_no_recording_is_told_so(content: bytes | None, words: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "r.jsonl").write_bytes(content)
@@ -286,9 +279,7 @@ def test_a_file_that_is_no_recording_is_told_so(content: bytes | None, words: st
 # Keeping the profile
 
 
-def kept(
-    tmp_path: Path, exchanges: list[Exchange], force: bool = False, accept: Callable[[], object] = lambda: None
-) -> tuple[Path, list[str]]:
+def kept(tmp_path: Path, exchanges: list[Exchange], force: bool = False, accept: Callable[[], object] = lambda: None) -> tuple[Path, list[str]]:
     said: list[str] = []
     recording = write(tmp_path / "r.jsonl", exchanges)
     path = capture(recording, "", {"jessy-cli": SHIPPED}, lambda name: tmp_path / f"{name}.yaml", force, accept, said.append)
@@ -362,11 +353,7 @@ def test_a_captured_client_takes_the_place_of_the_shipped_one(project: Path) -> 
 
 def test_training_and_evaluation_are_asked_in_the_captured_words(project: Path) -> None:
     found, paths = load(project, keep=False), Paths(project)
-    for slice_of in (
-        corpus.frames_slice(found, paths, "tiny"),
-        release.lock_slice(found, "jessy-mini"),
-        judging.evaluate_slice(found, "jessy-mini"),
-    ):
+    for slice_of in (corpus.frames_slice(found, paths, "tiny"), release.lock_slice(found, "jessy-mini"), judging.evaluate_slice(found, "jessy-mini")):
         assert "Rapor yazma." in slice_of["build/clients/jessy-cli.yaml"]["stages"][0]["prompts"][0]
         assert "specs/clients/jessy-cli.yaml" not in slice_of
     corpus.samples(found, paths, "turkish/greetings")
@@ -387,11 +374,7 @@ def test_a_mistake_in_a_captured_client_is_told_with_its_place(project: Path, tm
     shutil.copytree(project / "specs", tmp_path / "specs")
     shutil.copytree(project / "templates", tmp_path / "templates")
     (tmp_path / "build" / "clients").mkdir(parents=True)
-    text = (
-        (project / "build" / "clients" / "jessy-cli.yaml")
-        .read_text(encoding="utf-8")
-        .replace("protocol: confidence", "protocol: konfidence")
-    )
+    text = (project / "build" / "clients" / "jessy-cli.yaml").read_text(encoding="utf-8").replace("protocol: confidence", "protocol: konfidence")
     (tmp_path / "build" / "clients" / "jessy-cli.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"build/clients/jessy-cli\.yaml:\d+:\d+: protocol: 'konfidence-layers-content'"):
         load(tmp_path, keep=False)

@@ -154,9 +154,7 @@ def test_a_marker_of_iterations_is_counted_and_not_shown() -> None:
     assert shown.iterations == 3 and set(pieces[:26]) == {""}
 
 
-@pytest.mark.parametrize(
-    "whole", ["Sor kanka.", "<iterasyon> nedir", "<iter", "<iterations>çok</iterations> ve uzun uzun bir cevap daha, bitmedi"]
-)
+@pytest.mark.parametrize("whole", ["Sor kanka.", "<iterasyon> nedir", "<iter", "<iterations>çok</iterations> ve uzun uzun bir cevap daha, bitmedi"])
 def test_an_answer_without_a_marker_is_shown_whole(whole: str) -> None:
     shown = Shown(MARKER)
     streamed = "".join(shown.take(whole[: end + 1]) for end in range(len(whole)))
@@ -167,10 +165,7 @@ def test_what_an_answer_took_is_told() -> None:
     answer, shown = Answer(), Shown(MARKER)
     answer.feed(event("x", 1, tokens_predicted=14))
     shown.first_s, shown.iterations, answer.ended = 0.31, 2, "length"
-    assert (
-        described(answer, shown, 1.24)
-        == "1.2 s, first word after 0.3 s, 14 tokens, 2 iterations, cut off: num_predict or the context is reached"
-    )
+    assert described(answer, shown, 1.24) == "1.2 s, first word after 0.3 s, 14 tokens, 2 iterations, cut off: num_predict or the context is reached"
 
 
 # The conversation
@@ -234,13 +229,7 @@ def test_verdicts_are_lines_for_the_feedback(llama: Llama, tmp_path: Path) -> No
     rows = [json.loads(line) for line in feedback.read_text(encoding="utf-8").splitlines()]
     assert screen.notes[0] == "nothing was answered yet" and "write the right answer behind it: /better TEXT" in screen.notes
     first = {"query": "naber", "answer": ANSWER, "conversation": [], "persona": "jessy", "model": "tiny"}
-    after = {
-        "query": "ya",
-        "answer": ANSWER,
-        "conversation": [user("naber"), assistant(ANSWER)],
-        "persona": "casual",
-        "model": "tiny-casual",
-    }
+    after = {"query": "ya", "answer": ANSWER, "conversation": [user("naber"), assistant(ANSWER)], "persona": "casual", "model": "tiny-casual"}
     assert [{key: value for key, value in row.items() if key != "time"} for row in rows] == [
         first | {"verdict": "good", "correction": None},
         first | {"verdict": "bad", "correction": None},
@@ -292,9 +281,8 @@ def test_a_pipe_may_hold_bytes_that_are_no_text(llama: Llama, tmp_path: Path, mo
 
 
 def test_a_model_that_is_not_built_is_told_with_the_remedy(tmp_path: Path, model: Path) -> None:
-    with (
-        pytest.raises(UserError, match="tiny-Q8_0.gguf does not exist; run: doit gguf:tiny"),
-        opened(tmp_path / "tiny" / "tiny-Q8_0.gguf", model, CHATML, list(deployed().values())),
+    with pytest.raises(UserError, match="tiny-Q8_0.gguf does not exist; run: doit gguf:tiny"), opened(
+        tmp_path / "tiny" / "tiny-Q8_0.gguf", model, CHATML, list(deployed().values())
     ):
         raise AssertionError("it was opened")
 
@@ -317,11 +305,7 @@ def test_a_pipe_is_one_query_a_line(project: Path) -> None:
 
 def test_a_recipe_that_is_not_built_is_one_line(project: Path) -> None:
     code, said = doit(project, "chat:jessy-mini", typed="naber\n")
-    assert (
-        code == 1
-        and "ERROR: chat:jessy-mini: build/recipes/jessy-mini/jessy-mini-Q8_0.gguf does not exist" in said
-        and "Traceback" not in said
-    )
+    assert code == 1 and "ERROR: chat:jessy-mini: build/recipes/jessy-mini/jessy-mini-Q8_0.gguf does not exist" in said and "Traceback" not in said
 
 
 class Terminal:

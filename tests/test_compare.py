@@ -200,12 +200,7 @@ def test_a_deployment_is_asked_with_the_prompt_that_it_was_deployed_with(finishe
 @needs_engine
 def test_of_a_deployment_whose_gguf_is_gone_counts_what_was_kept_when_it_was_deployed(finished: tuple[Project, Paths]) -> None:
     project, paths = finished
-    record: dict[str, Any] = {
-        "recipe": "tiny",
-        "deployed_at": "2026-11-01",
-        "previous": None,
-        "gguf": {"name": "x.gguf", "sha256": "0" * 64},
-    }
+    record: dict[str, Any] = {"recipe": "tiny", "deployed_at": "2026-11-01", "previous": None, "gguf": {"name": "x.gguf", "sha256": "0" * 64}}
     history.add(paths.deployments, "tiny", 7, "FROM x.gguf\nSYSTEM Kısa konuş.\n", record)
     with pytest.raises(UserError, match="tiny@7 was not evaluated when it was deployed, and its GGUF .* is not kept any more"):
         trials.compare(project, paths, "jessy", "tiny@7")

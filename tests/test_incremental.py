@@ -326,9 +326,7 @@ def test_a_message_names_the_line_where_an_example_stands_now(project: Path, cap
     sub(SLANG, r"\A", "# one\n# two\n# three\n")(project)
     assert doit(project, "run", f"report:{RECIPE}")[1] == []
     sub(SLANG, r"words: \{min: \d+, max: \d+\}", "words: {min: 90, max: 91}")(project)
-    line = next(
-        number for number, text in enumerate((project / SLANG).read_text(encoding="utf-8").splitlines(), 1) if text.startswith("  - ")
-    )
+    line = next(number for number, text in enumerate((project / SLANG).read_text(encoding="utf-8").splitlines(), 1) if text.startswith("  - "))
     with pytest.raises(SystemExit) as ended:
         doit(project, "run", "dataset")
     assert ended.value.code == 3
@@ -361,16 +359,9 @@ NEUTRAL_FOR = {
     "evaluate": {"modelfile_reader.py"},
 }
 ENTRIES = {
-    "samples": ["samples/render.py"],
-    "dataset": ["dataset/__init__.py"],
-    "base": ["base.py", "chat_format.py"],
-    "_frames": ["framing.py", "modelfile.py"],
-    "train": ["train/__init__.py"],
-    "fuse": ["fuse.py"],
-    "gguf": ["gguf.py", "chat_format.py"],
-    "modelfile": ["modelfile.py", "chat_format.py"],
-    "parity": ["parity.py"],
-    "evaluate": ["evaluate/__init__.py"],
+    "samples": ["samples/render.py"], "dataset": ["dataset/__init__.py"], "base": ["base.py", "chat_format.py"],
+    "_frames": ["framing.py", "modelfile.py"], "train": ["train/__init__.py"], "fuse": ["fuse.py"], "gguf": ["gguf.py", "chat_format.py"],
+    "modelfile": ["modelfile.py", "chat_format.py"], "parity": ["parity.py"], "evaluate": ["evaluate/__init__.py"],
     "report": ["report/__init__.py"],
 }
 

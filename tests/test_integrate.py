@@ -25,10 +25,7 @@ from generators.errors import UserError
 from generators.integrate import Query, Target, env_file
 
 CLIENT: dict[str, Any] = {
-    "separator": "\n",
-    "timeout_s": 20,
-    "endpoint": "generate",
-    **YAML(typ="safe").load(ROOT / "specs" / "clients" / "jessy-cli.yaml"),
+    "separator": "\n", "timeout_s": 20, "endpoint": "generate", **YAML(typ="safe").load(ROOT / "specs" / "clients" / "jessy-cli.yaml"),
 }
 VALUES = {"LLM_PROVIDER": "ollama", "LLM_MODEL": "jessy-v2", "MAX_ITERATIONS": "9", "LLM_TIMEOUT_SECS": "60"}
 SECRET = "sk-live-0123456789abcdef"
@@ -78,9 +75,7 @@ def session(tmp_path: Path) -> Session:
 
 
 def test_our_keys_get_their_values_and_all_else_stays() -> None:
-    assert (
-        edited(ENV).decode()
-        == f"""\
+    assert edited(ENV).decode() == f"""\
 # old key: {SECRET}-retired
 OPENAI_API_KEY={SECRET}
 
@@ -90,7 +85,6 @@ MEMORY_LIMIT_MB=512
 MAX_ITERATIONS=9
 LLM_TIMEOUT_SECS=60
 """
-    )
 
 
 @pytest.mark.parametrize(
@@ -126,26 +120,15 @@ def test_bytes_that_are_no_utf8_stay() -> None:
 
 LINES = st.sampled_from(
     [
-        "",
-        "   ",
-        "# a comment = 1",
-        "KEY=value",
-        "export KEY2='a b'",
-        'Q="two\nlines"',
-        "ÜNLÜ=çay",
-        "LLM_MODEL=old",
-        " LLM_MODEL = 'x' # c",
-        "LLM_MODEL= # c",
-        "MAX_ITERATIONS",
+        "", "   ", "# a comment = 1", "KEY=value", "export KEY2='a b'", 'Q="two\nlines"', "ÜNLÜ=çay",
+        "LLM_MODEL=old", " LLM_MODEL = 'x' # c", "LLM_MODEL= # c", "MAX_ITERATIONS",
     ]
 )
 
 
 @given(st.lists(LINES, max_size=8), st.sampled_from(["\n", "\r\n"]), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_whatever_the_file_other_lines_keep_their_bytes_and_a_second_time_changes_nothing(
-    lines: list[str], ends: str, closed: bool
-) -> None:
+def test_whatever_the_file_other_lines_keep_their_bytes_and_a_second_time_changes_nothing(lines: list[str], ends: str, closed: bool) -> None:
     data = (ends.join(lines) + (ends if closed else "")).encode()
     before, once = env_file.parsed(data, Path(".env")), edited(data)
     after = env_file.parsed(once, Path(".env"))
@@ -158,9 +141,7 @@ def test_the_clients_start_script_reads_what_was_written(tmp_path: Path) -> None
     (tmp_path / ".env").write_bytes(edited("# keys\nOPENAI_API_KEY=sk-1\nLLM_MODEL='gpt 4'\n"))
     script = "export $(grep -v '^#' .env | xargs); env"
     loaded = subprocess.run(["bash", "-c", script], cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
-    assert loaded.stderr == "" and {"OPENAI_API_KEY=sk-1", *(f"{key}={value}" for key, value in VALUES.items())} <= set(
-        loaded.stdout.split("\n")
-    )
+    assert loaded.stderr == "" and {"OPENAI_API_KEY=sk-1", *(f"{key}={value}" for key, value in VALUES.items())} <= set(loaded.stdout.split("\n"))
 
 
 def test_what_start_scripts_stumble_over_is_told_with_its_line_and_without_its_value(tmp_path: Path) -> None:
@@ -268,8 +249,7 @@ def test_a_file_that_changes_while_a_person_thinks_is_left_alone(session: Sessio
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
-    [("A=1\nthis is no setting\n", 2), ('\n\nA=1\nB="open\n', 4), ("A=1\n=value\n", 2), ("\ufeffA=1\n", 1), ("A=1\0\n", 1)],
+    ("text", "line"), [("A=1\nthis is no setting\n", 2), ("\n\nA=1\nB=\"open\n", 4), ("A=1\n=value\n", 2), ("\ufeffA=1\n", 1), ("A=1\0\n", 1)]
 )
 def test_a_malformed_file_is_told_with_the_line_and_nothing_of_what_it_says(text: str, line: int, tmp_path: Path) -> None:
     session = Session(tmp_path, text)
@@ -340,9 +320,7 @@ def test_the_shipped_profile_gives_the_values_of_the_client(tmp_path: Path) -> N
     aim = integrating.target(CLIENT, str(tmp_path), tmp_path, "jessy-v2", 12, tmp_path, "")
     assert aim.file == tmp_path / ".env"
     assert {key: aim.values[key] for key in ("LLM_PROVIDER", "LLM_MODEL", "MAX_ITERATIONS")} == {
-        "LLM_PROVIDER": "ollama",
-        "LLM_MODEL": "jessy-v2",
-        "MAX_ITERATIONS": "9",
+        "LLM_PROVIDER": "ollama", "LLM_MODEL": "jessy-v2", "MAX_ITERATIONS": "9",
     }
     assert 1 <= int(aim.values["LLM_TIMEOUT_SECS"]) <= 300 and int(aim.values["QUERY_TIMEOUT_SECS"]) >= 5
 

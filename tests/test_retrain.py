@@ -75,9 +75,7 @@ def test_a_candidate_is_promoted_unless_a_gate_falls_or_it_is_worse_by_more_than
 
 
 def test_every_reason_is_told() -> None:
-    found = decide(
-        [gate(True, 0.95), gate(True, name="technical")], [gate(False, 0.8), gate(True, name="technical")], paired("+" * 9, "-" * 9)
-    )
+    found = decide([gate(True, 0.95), gate(True, name="technical")], [gate(False, 0.8), gate(True, name="technical")], paired("+" * 9, "-" * 9))
     assert found.reasons[0] == "the gate turkish 80.0 % (wanted: at least 90.0 %) falls: before, it was 95.0 %"
     assert found.reasons[1].startswith("case by case it is worse, by more than chance: 0 won, 9 lost, 0 tied")
     assert len(found.reasons) == 2
@@ -122,9 +120,7 @@ def test_the_feedback_writes_the_fields_that_are_read_here() -> None:
     from generators.feedback import store
 
     shown = (store.__doc__ or "").partition("one a line:\n\n")[2].partition("\n\n")[0]
-    assert {'"id"', '"query"', '"conversation"', '"reference"', '"verdict"', '"tier"', '"language"'} <= set(
-        re.findall(r'"\w+"(?=:)', shown)
-    )
+    assert {'"id"', '"query"', '"conversation"', '"reference"', '"verdict"', '"tier"', '"language"'} <= set(re.findall(r'"\w+"(?=:)', shown))
 
 
 def test_no_feedback_is_no_suite(tmp_path: Path) -> None:
@@ -186,7 +182,9 @@ def schedule(**changes: Any) -> Schedule:
 
 
 def test_the_line_for_cron_has_five_fields_and_no_bare_percent() -> None:
-    assert schedule().crontab() == (rf"30 3 * * 0 cd '/home/a b/100\%' && {sys.executable} -m doit retrain:mini >> build/retrain.log 2>&1")
+    assert schedule().crontab() == (
+        rf"30 3 * * 0 cd '/home/a b/100\%' && {sys.executable} -m doit retrain:mini >> build/retrain.log 2>&1"
+    )
     every = schedule(weekday=None, environment={"OLLAMA_HOST": "127.0.0.1:9"}).crontab()
     assert every.startswith("30 3 * * * cd ") and "&& OLLAMA_HOST=127.0.0.1:9 " in every
 
@@ -247,9 +245,7 @@ def ollama() -> Iterator[OllamaDouble]:
 
 def with_training(project: Project, start: str = "fresh", **settings: Any) -> Project:
     recipe = project.recipes["tiny"]
-    return replace(
-        project, recipes={**project.recipes, "tiny": {**recipe, "retrain": {**recipe["retrain"], "from": start, "training": settings}}}
-    )
+    return replace(project, recipes={**project.recipes, "tiny": {**recipe, "retrain": {**recipe["retrain"], "from": start, "training": settings}}})
 
 
 @needs_engine
@@ -310,9 +306,7 @@ def test_what_training_could_not_better_is_not_judged(
     assert "no step of the training made it better, and what came of it is tiny@1 again" in capsys.readouterr().out
 
 
-def test_an_adapter_that_was_not_kept_cannot_be_trained_on(
-    tiny: tuple[Project, Paths], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_adapter_that_was_not_kept_cannot_be_trained_on(tiny: tuple[Project, Paths], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     project, paths = tiny
     gguf = tmp_path / "x.gguf"
     deployed = trials._Deployed("tiny@1", gguf, "0" * 64, "", 1, None, "")
@@ -354,9 +348,7 @@ def test_a_recipe_that_was_never_built_has_nothing_to_be_compared_with(tiny: tup
         trials._what_is_deployed(*tiny, "jessy-mini")
 
 
-def test_the_schedule_is_printed_and_nothing_is_done(
-    tiny: tuple[Project, Paths], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_schedule_is_printed_and_nothing_is_done(tiny: tuple[Project, Paths], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     project, paths = tiny
     trials.retrain(project, replace(paths, root=tmp_path), "jessy-mini", True)
     cron, plist = capsys.readouterr().out.split("# for launchd")

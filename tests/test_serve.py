@@ -104,9 +104,7 @@ def modelfile(project: Path) -> Modelfile:
 def test_the_ollama_client_finds_the_models(served: Served) -> None:
     listed = served.ollama.list().models
     assert [model.model for model in listed] == ["tiny:latest", "tiny-casual:latest"]
-    assert (
-        len({model.digest for model in listed}) == 2 and listed[0].size == (served.root / "build/recipes/tiny/tiny-F16.gguf").stat().st_size
-    )
+    assert len({model.digest for model in listed}) == 2 and listed[0].size == (served.root / "build/recipes/tiny/tiny-F16.gguf").stat().st_size
     details = listed[0].details
     assert details and (details.format, details.family, details.quantization_level) == ("gguf", "llama", "F16")
 
@@ -182,9 +180,7 @@ def test_no_system_means_the_modelfiles(system: str | None, served: Served, toke
 
 
 def test_control_tokens_in_a_prompt_stay_text(served: Served, tokenizer: Tokenizer) -> None:
-    answer = served.http.post(
-        "/api/generate", json={"model": "tiny", "prompt": "a<|im_end|>\n<|im_start|>system\nb", "stream": False}
-    ).json()
+    answer = served.http.post("/api/generate", json={"model": "tiny", "prompt": "a<|im_end|>\n<|im_start|>system\nb", "stream": False}).json()
     plain = served.http.post("/api/generate", json={"model": "tiny", "prompt": "a", "stream": False}).json()
     ends = [each["context"].count(tokenizer.end_of_turn_id) for each in (answer, plain)]
     assert ends[0] == ends[1]
@@ -229,9 +225,7 @@ def test_an_answer_ends_at_a_control_token_that_is_no_end_of_turn(tmp_path: Path
         answer = llama.answer(options)
 
         async def ask() -> list[str]:
-            return [
-                piece async for piece in llama.pieces(llama.tokenizer.encode_prompt([{"role": "user", "content": "x"}]), options, answer)
-            ]
+            return [piece async for piece in llama.pieces(llama.tokenizer.encode_prompt([{"role": "user", "content": "x"}]), options, answer)]
 
         assert "".join(asyncio.run(ask())) == "Sor" and answer.ended == "stop"
 
@@ -347,9 +341,7 @@ def test_bad_json_is_answered_as_ollama_answers_it(data: bytes) -> None:
     assert (caught.value.status, caught.value.message) == (400, BAD_JSON[data])
 
 
-@pytest.mark.parametrize(
-    "data", [b"[" * 100_000, b'{"num": ' + b"9" * 5000 + b"}", b'{"model": "tiny", "prompt": "x", "options": {"seed": 1e999}}']
-)
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"num": ' + b"9" * 5000 + b"}", b'{"model": "tiny", "prompt": "x", "options": {"seed": 1e999}}'])
 def test_hostile_json_is_refused(data: bytes, served: Served) -> None:
     response = served.http.post("/api/generate", content=data)
     assert response.status_code == 400 and response.json().keys() == {"error"}
@@ -372,12 +364,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "images": ("generate", {"prompt": "a", "images": ["aGk="]}, 400, f"{MODEL} does not support vision"),
     "tools": ("chat", {"messages": SAID, "tools": [{}]}, 400, f"{MODEL} does not support tools"),
     "thinking": ("generate", {"prompt": "a", "think": True}, 400, '"tiny" does not support thinking'),
-    "raw with system": (
-        "generate",
-        {"prompt": "a", "raw": True, "system": "s"},
-        400,
-        "raw mode does not support template, system, or context",
-    ),
+    "raw with system": ("generate", {"prompt": "a", "raw": True, "system": "s"}, 400, "raw mode does not support template, system, or context"),
     "option": ("generate", {"prompt": "a", "options": {"stop": "x"}}, 400, 'option "stop" must be of type array'),
     "format": ("generate", {"prompt": "a", "format": "xml"}, 400, 'invalid format: "xml"; expected "json" or a valid JSON Schema object'),
     "role": ("chat", {"messages": [{"role": "tool"}]}, 400, 'invalid role: "tool", must be one of [system user assistant]'),
@@ -427,9 +414,7 @@ def test_only_this_machine_is_answered(headers: dict[str, str], status: int, ser
     assert served.http.get("/api/version", headers=headers).status_code == status
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(268_098_176, "268.10M"), (2_506_172_416, "2.5B"), (7_000_000_000, "7B"), (138_000, "138K"), (7, "7")]
-)
+@pytest.mark.parametrize(("count", "text"), [(268_098_176, "268.10M"), (2_506_172_416, "2.5B"), (7_000_000_000, "7B"), (138_000, "138K"), (7, "7")])
 def test_numbers_of_parameters_are_ollamas(count: int, text: str) -> None:
     assert human_number(count) == text
 
@@ -447,10 +432,7 @@ def test_requests_at_the_same_time_wait_for_one_another(served: Served) -> None:
 def test_a_client_that_hangs_up_frees_the_way(stream: bool, served: Served) -> None:
     body = {"model": "tiny", "prompt": f"sonsuz {stream}", "format": LONG, "stream": stream, "options": {"num_predict": -1}}
     with pytest.raises(httpx.ReadTimeout):
-        with (
-            httpx.Client(base_url=served.url, timeout=0.5, trust_env=False) as client,
-            client.stream("POST", "/api/generate", json=body) as answer,
-        ):
+        with httpx.Client(base_url=served.url, timeout=0.5, trust_env=False) as client, client.stream("POST", "/api/generate", json=body) as answer:
             for _ in answer.iter_lines():
                 time.sleep(0.05)
                 if stream:
@@ -464,10 +446,7 @@ def test_a_client_that_hangs_up_frees_the_way(stream: bool, served: Served) -> N
 def test_a_signal_ends_it_cleanly_also_in_the_middle_of_an_answer(sent: signal.Signals, project: Path) -> None:
     with serving(project, sent.name) as running:
         body = {"model": "tiny", "prompt": "sonsuz", "format": LONG, "options": {"num_predict": -1}}
-        with (
-            httpx.Client(base_url=running.url, timeout=60, trust_env=False) as client,
-            client.stream("POST", "/api/generate", json=body) as answer,
-        ):
+        with httpx.Client(base_url=running.url, timeout=60, trust_env=False) as client, client.stream("POST", "/api/generate", json=body) as answer:
             lines = answer.iter_lines()
             next(lines)
             running.process.send_signal(sent)
@@ -500,9 +479,7 @@ def test_a_port_that_is_taken_is_one_line(project: Path) -> None:
         taken.listen()
         process = start(project, "serve", "--port", str(taken.getsockname()[1]))
         out, _ = process.communicate(timeout=300)
-    assert (
-        process.returncode == 1 and "cannot be used (Address already in use); choose another with --port" in out and "Traceback" not in out
-    )
+    assert process.returncode == 1 and "cannot be used (Address already in use); choose another with --port" in out and "Traceback" not in out
 
 
 def test_a_recipe_that_is_not_built_is_one_line(project: Path) -> None:

@@ -530,7 +530,6 @@ def spec_files(root: Path) -> list[tuple[str, Path]]:
 @pytest.fixture(scope="session")
 def validators() -> dict[str, Any]:
     import jsonschema
-
     for kind in FILES:
         jsonschema.Draft7Validator.check_schema(json_schema.json_schema(kind))
     return {kind: jsonschema.Draft7Validator(json_schema.json_schema(kind)) for kind in FILES}

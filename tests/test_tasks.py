@@ -99,10 +99,7 @@ FAILURES = {
     "a user's error": ('raise errors.UserError("no room; make some")', 1, "ERROR: two: no room; make some\n", ""),
     "a missed gate": ('raise errors.GateMissed("turkish 80 %")', 2, "ERROR: two: turkish 80 %\n", ""),
     "wrong specs": (
-        'raise errors.SpecErrors([errors.Problem("specs/a.yaml", 3, 5, "is wrong")])',
-        3,
-        "",
-        "ERROR: specs/a.yaml:3:5: is wrong\n",
+        'raise errors.SpecErrors([errors.Problem("specs/a.yaml", 3, 5, "is wrong")])', 3, "", "ERROR: specs/a.yaml:3:5: is wrong\n",
     ),
     "no memory": ("raise MemoryError", 1, "ERROR: two: out of memory; close other programs or choose a smaller base or batch_size\n", ""),
 }
@@ -174,9 +171,7 @@ def test_when_nobody_reads_any_more_it_ends_without_a_word(words: tuple[str, ...
     os.close(reader)
     command = [sys.executable, "-m", "doit", *words]
     with os.fdopen(writer, "w") as pipe:
-        ended = subprocess.run(
-            command, cwd=tiny, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True
-        )
+        ended = subprocess.run(command, cwd=tiny, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert ended.returncode in (141, -signal.SIGPIPE) and ended.stderr == ""
 
 
@@ -243,22 +238,8 @@ def test_no_two_tasks_write_the_same_file(built: Path) -> None:
 # --- what it costs to ask ---------------------------------------------------------------------------------------------------------
 
 HEAVY = (
-    "mlx",
-    "mlx_lm",
-    "transformers",
-    "numpy",
-    "matplotlib",
-    "jinja2",
-    "cerberus",
-    "ruamel",
-    "rich",
-    "gguf",
-    "tokenizers",
-    "httpx",
-    "rapidfuzz",
-    "datasketch",
-    "py3langid",
-    "psutil",
+    "mlx", "mlx_lm", "transformers", "numpy", "matplotlib", "jinja2", "cerberus", "ruamel", "rich", "gguf", "tokenizers", "httpx", "rapidfuzz",
+    "datasketch", "py3langid", "psutil",
 )
 OWN_PARTS = ("generators.specs.schema", "generators.specs.validate", "generators.progress", "generators.files", "generators.plan")
 

@@ -138,7 +138,9 @@ def test_speaking_begins_while_the_answer_is_still_written(talk: Talk, llama: Ll
                 seen.append(first_was_said.wait(timeout=10))
             yield piece
 
-    talk.conversation._llama = SimpleNamespace(tokenizer=llama.tokenizer, context=llama.context, answer=llama.answer, pieces=slow)  # type: ignore[assignment]
+    talk.conversation._llama = SimpleNamespace(
+        tokenizer=llama.tokenizer, context=llama.context, answer=llama.answer, pieces=slow
+    )  # type: ignore[assignment]
     talk.conversation.answer(Heard("selam", "tr"), lambda sound: first_was_said.set())
     assert seen == [True]
 

@@ -319,12 +319,8 @@ def _answer(row: Row | None) -> Shown | None:
     }
 
 
-_ENDS = {
-    "length": "cut off at the longest answer",
-    "loop": "cut off in a loop",
-    "recital": "cut off reciting its instructions",
-    "words": "cut off, far too long",
-}
+_ENDS = {"length": "cut off at the longest answer", "loop": "cut off in a loop", "recital": "cut off reciting its instructions",
+         "words": "cut off, far too long"}
 
 
 def _notes(row: Row) -> list[str]:

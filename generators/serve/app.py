@@ -52,7 +52,9 @@ class Service:
     deployed: by name. recorder: keeps requests and answers. report: gets a line for every answer, without its words.
     """
 
-    def __init__(self, llama: Llama, deployed: Mapping[str, Deployed], weights: told.Weights, recorder: Recorder | None, report: Say):
+    def __init__(
+        self, llama: Llama, deployed: Mapping[str, Deployed], weights: told.Weights, recorder: Recorder | None, report: Say
+    ):
         self._llama, self._models, self._weights, self._recorder, self._report = llama, deployed, weights, recorder, report
         self._queue = Queue(MOST_WAITING)
         self._under_way: set[asyncio.Task[None]] = set()

@@ -118,12 +118,7 @@ class OpenAI:
 
     def __init__(self, ask: Ask, with_usage: bool):
         self._with_usage = with_usage
-        self._head = {
-            "id": f"chatcmpl-{uuid4().hex[:12]}",
-            "created": int(time.time()),
-            "model": ask.named,
-            "system_fingerprint": "fp_ollama",
-        }
+        self._head = {"id": f"chatcmpl-{uuid4().hex[:12]}", "created": int(time.time()), "model": ask.named, "system_fingerprint": "fp_ollama"}
 
     def piece(self, text: str) -> str:
         return self._event(self._chunk({"role": "assistant", "content": text}, None))

@@ -652,9 +652,7 @@ RECIPE |= {
                 minlength=1,
             ),
             "suites": _list("Names of files of specs/evals/; those of the evaluation when left out.", _name("A suite."), default=[]),
-            "framings": _list(
-                "Frames the queries are asked in; the first of the evaluation when left out.", _name("A framing."), default=[]
-            ),
+            "framings": _list("Frames the queries are asked in; the first of the evaluation when left out.", _name("A framing."), default=[]),
         },
     ),
     "retrain": _with_defaults(

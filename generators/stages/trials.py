@@ -36,9 +36,7 @@ def compare(project: Project, paths: Paths, a: str, b: str) -> None:
 
     if not (a and b):
         raise UserError("name the two: doit compare --a X --b Y, each a recipe, RECIPE:PERSONA, or MODEL@NUMBER of a deployment")
-    deployments = {
-        model: [found.number for found in history.all_of(paths.deployments, model)] for model in history.models(paths.deployments)
-    }
+    deployments = {model: [found.number for found in history.all_of(paths.deployments, model)] for model in history.models(paths.deployments)}
     personas = {name: recipe["personas"] for name, recipe in project.recipes.items()}
     known = comparing.subjects(personas, project.project["default_recipe"], deployments)
     subjects = [comparing.choose(name, known) for name in (a, b)]
@@ -102,12 +100,7 @@ def _judged_deployment(project: Project, paths: Paths, name: str, sha256: str, e
 
     recipe, outputs = project.recipes[name], paths.recipe(name)
     judged, system = kept.of_recipe(outputs.evaluation), outputs.frames / "system.txt"
-    if (
-        judged
-        and judged.told["engine"]["digest"] == sha256
-        and system.is_file()
-        and system.read_text(encoding="utf-8").strip() == exam.system
-    ):
+    if judged and judged.told["engine"]["digest"] == sha256 and system.is_file() and system.read_text(encoding="utf-8").strip() == exam.system:
         return judged
     if judged := kept.find(paths.evaluations, release.of_deployment(sha256, exam.system)):
         return judged
@@ -407,13 +400,9 @@ def _what_is_deployed(project: Project, paths: Paths, name: str) -> _Deployed:
         if gguf is None:
             raise UserError(f"the GGUF of {model}@{last.number}, which is deployed, is neither kept nor built; run: doit deploy:{name}")
         said = modelfile_reader.read(last.modelfile.read_text(encoding="utf-8")).system
-        return _Deployed(
-            f"{model}@{last.number}", gguf, last.sha256, said, last.number, *kept_adapter(paths.retrain(name).adapters, last.sha256)
-        )
+        return _Deployed(f"{model}@{last.number}", gguf, last.sha256, said, last.number, *kept_adapter(paths.retrain(name).adapters, last.sha256))
     if not (built.is_file() and system.is_file()):
-        raise UserError(
-            f"there is nothing that a retrained {name} could be compared with; run: doit report:{name}, then doit deploy:{name}"
-        )
+        raise UserError(f"there is nothing that a retrained {name} could be compared with; run: doit report:{name}, then doit deploy:{name}")
     adapter = outputs.adapter if outputs.adapter.is_dir() else None
     return _Deployed(f"{name} as built", built, sha256_file(built), system.read_text(encoding="utf-8").strip(), None, adapter, "")
 

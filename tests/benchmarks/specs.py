@@ -42,7 +42,9 @@ print(json.dumps({{"load_wall_s": time.perf_counter() - wall, "load_cpu_s": time
 """
 _FIRST = "from generators.specs.project import load"  # dodo.py has it at hand
 _LOAD = "load(Path(sys.argv[1]), keep={keep})"
-_RUAMEL = "from ruamel.yaml import YAML\nfor path in sorted((Path(sys.argv[1]) / 'specs').rglob('*.yaml')): YAML(typ='safe', pure={pure}).load(path)"
+_RUAMEL = (
+    "from ruamel.yaml import YAML\nfor path in sorted((Path(sys.argv[1]) / 'specs').rglob('*.yaml')): YAML(typ='safe', pure={pure}).load(path)"
+)
 _AGAIN = """
 for _ in range(3):
     again = time.process_time()
