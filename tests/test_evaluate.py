@@ -385,6 +385,25 @@ def test_a_stage_that_was_cut_short_ends_the_clients_loop_and_names_no_iteration
     assert seen["used"] is None and seen["iterations"] is False and not seen["passed"]
 
 
+@pytest.mark.parametrize(
+    ("framing", "said", "ended"),
+    [
+        ("directive", "<iterations>2</iterations> Sor kanka.", "stop"),
+        ("directive", "<iterations>2</iter", "stop"),  # on its way
+        ("directive", "<iterations>2</iterations> <iterations>3</iterations>", "marker"),
+        ("directive", "Sor kanka, dinliyorum; bu da benim cevabım: <iterations>2", "marker"),
+        ("persona", "<iterations>2</iterations> Sor kanka.", "marker"),
+        ("persona", "Sor kanka.", "stop"),
+    ],
+)
+def test_an_answer_that_shows_a_marker_is_not_waited_for(framing: str, said: str, ended: str) -> None:
+    class Saying(RecitingEngine):
+        def generate(self, messages: list[dict[str, str]], sampling: Sampling, watch: Any = None) -> Generation:
+            return Generation(said, 30, 20, 1.0, 0.2, watch(said) or "stop")
+
+    assert ask(query(framing=framing), Saying(), FRAMES, Sampling()).ended == ended
+
+
 def test_an_answer_that_the_client_cannot_read_fails() -> None:
     seen = judged(
         query(framing="cli"), Answer("", [reply("LAYERS: heart")], error="layer 'heart' is neither C or D and a number nor a number")

@@ -14,6 +14,7 @@ from typing import Any
 from generators import clients
 from generators.clients import Observation
 from generators.evaluate.cases import Query, messages
+from generators.evaluate.checks import shown_marker
 from generators.evaluate.engines import Engine, Generation, Sampling, Watch
 from generators.evaluate.repetition import is_looping, recited
 from generators.files import to_json
@@ -170,18 +171,31 @@ def instructions(query: Query, frames: Frames) -> str:
     return "\n".join(message["content"] for message in messages(query, frames.system, frames.tiers) if message["role"] == "system")
 
 
+_HEAD = 40  # characters at the head of an answer in which the directive's marker may be on its way yet
+
+
 def _watch(query: Query, frames: Frames) -> tuple[Watch, int]:
-    """Reads along: a loop, a recital of the instructions, or a quarter more words than the answer may have, decides it as failed; the
-    rest is not waited for. Eight words are for a client's header.
+    """Reads along: a loop, a recital of the instructions, a marker that the reader would see, or a quarter more words than the answer may have,
+    decides it as failed; the rest is not waited for. Eight words are for a client's header.
     """
     told = instructions(query, frames)
     limit = query.word_limit + query.word_limit // 4 + 8 if query.word_limit is not None else 10**6
+
+    def shows_marker(text: str) -> bool:
+        if query.in_client:
+            return False  # its form of answer is made of markers
+        if query.framing == "directive":
+            named, rest = split_marker(text, frames.tiers)
+            text = rest if named is not None else text[_HEAD:]
+        return shown_marker(text) is not None
 
     def watch(text: str) -> str:
         if is_looping(text):
             return "loop"
         if recited(text, told):
             return "recital"
+        if shows_marker(text):
+            return "marker"
         return "words" if len(words(text)) > limit else ""
 
     return watch, limit

@@ -259,9 +259,15 @@ def _no_echo(answer: str, wanted: Any, setting: Setting) -> str:
     return ""
 
 
-def _no_marker(answer: str, wanted: Any, setting: Setting) -> str:
+def shown_marker(answer: str) -> str | None:
+    """The first marker of an iteration form that a reader would see."""
     found = _MARKER.search(answer)
-    return f"it shows the marker {found[0].strip()!r}" if found else ""
+    return found[0].strip() if found else None
+
+
+def _no_marker(answer: str, wanted: Any, setting: Setting) -> str:
+    found = shown_marker(answer)
+    return f"it shows the marker {found!r}" if found else ""
 
 
 def _similar_to(answer: str, wanted: Any, setting: Setting) -> str:

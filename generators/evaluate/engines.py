@@ -124,7 +124,7 @@ class LlamaEngine:
             elif any(stop in text[-32:] for stop in self._stop):
                 ended = "stop"  # a control token: llama.cpp shows it as nothing, so its own comparison of texts misses it
                 break
-            elif watch and tokens % 8 == 0 and (reason := watch(text.strip())):
+            elif watch and tokens % 4 == 0 and (reason := watch(text.strip())):
                 ended = reason
                 break  # closing the stream frees the slot
         return Generation(_before_stop(text, self._stop), tokens, len(ids), time.perf_counter() - start, first, ended)
@@ -400,7 +400,7 @@ class OllamaEngine:
                 if part.done:
                     ended = "length" if part.done_reason == "length" else "stop"
                     tokens, prompt_tokens = part.eval_count or tokens, part.prompt_eval_count or 0
-                elif watch and tokens % 8 == 0 and (reason := watch(text.strip())):
+                elif watch and tokens % 4 == 0 and (reason := watch(text.strip())):
                     ended = reason
                     break
         except Exception as error:  # see _find

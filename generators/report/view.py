@@ -320,7 +320,7 @@ def _answer(row: Row | None) -> Shown | None:
 
 
 _ENDS = {"length": "cut off at the longest answer", "loop": "cut off in a loop", "recital": "cut off reciting its instructions",
-         "words": "cut off, far too long"}
+         "marker": "cut off showing a marker", "words": "cut off, far too long"}
 
 
 def _notes(row: Row) -> list[str]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ BUDGET_S, BUDGET_BYTES = 3600, 10e9
 # Apple's figures for the M2: float32 operations a second of its GPU with 8 and with 10 cores, and bytes a second of its memory.
 PEAK = {"M2, 8 GPU cores": 2.9e12, "M2, 10 GPU cores": 3.6e12}
 BANDWIDTH = 100e9
-_IN_FLIGHT = 15  # arrays of the inner size
+# Arrays of the inner size. On a CPU `--check` finds 5. An H200, where three layers wait, held 36 to 58 (train_speed.py, the peak less the rest
+# of this count); on Metal one waits.
+_IN_FLIGHT = 20
 SHARE = 0.5  # of its peak that large matrix products of MLX can be expected to reach; the count tells what is needed of it
 
 
@@ -84,53 +85,71 @@ class Model:
 # --- operations
 
 
-def step_operations(model: Model, size: Any, rank: int, checkpointing: bool) -> float:
-    """Of one step in a size of generators.train.shapes, padding included. A product with a matrix of N weights takes 2 N operations a token,
-    and 2 N in the backward pass, as the base's weights get no gradient; the adapter's do. checkpointing: each block forward once more."""
-    tokens, keys = size.rows * size.length, (size.context + 1) * size.length
-    adapter, scores = model.adapter(rank) / model.layers, 2 * model.heads * model.head * keys
-    forward = 2 * (model.block_weights + adapter + scores)
-    backward = 2 * (model.block_weights + 2 * adapter + 2 * scores)
-    blocks = model.layers * tokens * (forward * (2 if checkpointing else 1) + backward)
-    return blocks + size.targets * 4 * model.vocabulary * model.width
+@dataclass(frozen=True)
+class Size:
+    """A batch as generators.train.gpu lays it out. tokens, targets: with padding. scores: of attention, of one head."""
+
+    tokens: int
+    targets: int
+    scores: int
 
 
-def validation_operations(model: Model, size: Any, rank: int) -> float:
-    tokens, keys = size.rows * size.length, (size.context + 1) * size.length
-    per_token = 2 * (model.block_weights + model.adapter(rank) / model.layers + 2 * model.heads * model.head * keys)
-    return model.layers * tokens * per_token + size.targets * 2 * model.vocabulary * model.width
+def size_of(batch: Any) -> Size:
+    from generators.train.gpu import attention
+    from generators.train.layout import layout_of
+
+    layout = layout_of(batch)
+    tokens = attention.rounded(layout.tokens + 1)
+    scores = tokens * tokens
+    if tokens > attention.WHOLE:
+        pieces = attention.pieces_of(layout.segments, tokens)
+        scores = pieces["keys"].size * pieces["queries"].shape[1]
+    return Size(tokens, attention.rounded(len(layout.targets)), scores)
+
+
+def step_operations(model: Model, size: Size, rank: int, checkpointing: bool) -> float:
+    """Of one step, padding included. A product with a matrix of N weights takes 2 N operations a token, and 2 N in the backward pass, as the
+    base's weights get no gradient; the adapter's do. checkpointing: each block forward once more."""
+    adapter, scores = model.adapter(rank) / model.layers, 2 * model.heads * model.head * size.scores
+    forward = 2 * (size.tokens * (model.block_weights + adapter) + scores)
+    backward = 2 * (size.tokens * (model.block_weights + 2 * adapter) + 2 * scores)
+    return model.layers * (forward * (2 if checkpointing else 1) + backward) + size.targets * 4 * model.vocabulary * model.width
+
+
+def validation_operations(model: Model, size: Size, rank: int) -> float:
+    products = size.tokens * (model.block_weights + model.adapter(rank) / model.layers)
+    return model.layers * 2 * (products + 2 * model.heads * model.head * size.scores) + size.targets * 2 * model.vocabulary * model.width
 
 
 # --- bytes
 
 
-def kept_of_block(model: Model, size: Any) -> int:
-    """Numbers that a block's backward pass reads, of a token: the residual stream before attention and MLP and what their norms make of it;
-    queries as they are and scaled, what attention gave, its weights; keys and values, own and with their context; gate, up, the gate's
-    activation with its inner part, their product."""
-    asked, kept, keys = model.heads * model.head, model.key_heads * model.head, (size.context + 1) * size.length
-    return 4 * model.width + 3 * asked + model.heads * keys + 2 * kept * (size.context + 2) + 5 * model.inner
+def kept_of_block(model: Model, size: Size) -> int:
+    """Numbers that a block keeps for its backward pass: its input and the sum in its middle; queries, keys and values; what attention gave, and
+    its weights; gate and up."""
+    asked, kept = model.heads * model.head, model.key_heads * model.head
+    return size.tokens * (2 * model.width + 2 * asked + 2 * kept + 2 * model.inner) + model.heads * size.scores
 
 
 def step_bytes(
-    model: Model, size: Any, rank: int, bits: int, checkpointing: bool, number: int = 2, chunk: float = 128 * 2**20
+    model: Model, size: Size, rank: int, bits: int, checkpointing: bool, number: int = 2, chunk: float = 128 * 2**20
 ) -> dict[str, float]:
-    """What a step holds, at most. bits: of a weight of the base's linear layers. number: bytes of an activation. chunk: of logits.
+    """What a step holds, at most. bits: of a weight of the base's linear layers. number: bytes of an activation. chunk: of logits in float32.
 
     adapter: weights, gradients, two moments, the best so far, all float32. With 4 bits a weight the scales of 64 weights take 32 more; the
-    head is unpacked. logits: some chunks in flight: as they are, in float32, their exponentials, their gradient. in_flight: results of
-    operations that wait for their turn, as many as `--check` measures.
+    head is unpacked. logits: those of two chunks and their gradients, in the dtype of the activations. in_flight: results of operations
+    that wait for their turn.
     """
-    tokens, a_block = size.rows * size.length, kept_of_block(model, size)
-    activations = tokens * (model.layers * model.width + a_block if checkpointing else model.layers * a_block) * number
+    a_block = kept_of_block(model, size)
+    activations = (size.tokens * model.layers * model.width + a_block if checkpointing else model.layers * a_block) * number
     bits_held = bits if bits >= 16 else bits + 0.5
     head = model.vocabulary * model.width * (number + (bits_held / 8 if bits < 16 else 0))
     return {
         "base": model.layers * model.block_weights * bits_held / 8 + head,
         "adapter": 5 * 4 * model.adapter(rank),
         "activations": activations,
-        "logits": 4 * min(chunk, 4 * size.targets * model.vocabulary),
-        "in_flight": _IN_FLIGHT * tokens * model.inner * number,
+        "logits": 4 * min(chunk / 4, size.targets * model.vocabulary) * number,
+        "in_flight": (_IN_FLIGHT * size.tokens * model.inner + 2 * model.heads * size.scores) * number,
     }
 
 
@@ -138,8 +157,9 @@ def step_bytes(
 
 
 def count(rows: dict[str, list[Any]], recipe: dict[str, Any], seed: int, model: Model) -> dict[str, Any]:
-    """The whole run of a recipe on a GPU: its sizes, tokens, operations, and bytes at its largest batch, in the ways it can be run."""
-    from generators.train import data, shapes
+    """The whole run of a recipe on a GPU: its tokens, operations, and bytes at its largest batch, in the ways it can be run."""
+    from generators.train import data
+    from generators.train.layout import layout_of
 
     training, each = recipe["training"], recipe["framings"]["each_epoch"]
     epochs = [
@@ -147,46 +167,29 @@ def count(rows: dict[str, list[Any]], recipe: dict[str, Any], seed: int, model: 
         for epoch in range(training["epochs"])
     ]
     steps = [batch for epoch in epochs for batch in epoch]
-    judged = data.validation_batches(rows["valid"], training["batch_size"])
-    sizes = shapes.choose([*judged, *steps], shapes.MOST["metal"])
+    sizes = list(map(size_of, steps))
+    judged = list(map(size_of, data.validation_batches(rows["valid"], training["batch_size"])))
     validations = 1 + len(steps) // training["validate_every"] + bool(len(steps) % training["validate_every"])
+    tokens = [layout_of(batch).tokens for batch in steps]
+    ways = (
+        ("16 bits", 16, False),
+        ("16 bits, gradient_checkpointing", 16, True),
+        ("8 bits, gradient_checkpointing", 8, True),
+        ("4 bits", 4, False),
+        ("4 bits, gradient_checkpointing", 4, True),
+    )
     return {
         "steps": len(steps),
-        "largest_tokens": max(map(_tokens, steps)),
+        "largest_tokens": max(tokens),
         "samples_an_epoch": sum(len(group.rows) for batch in epochs[0] for group in batch),
-        "tokens": sum(map(_tokens, steps)),
-        "padded_tokens": sum(size.rows * size.length for size in _sizes(sizes, steps)),
+        "tokens": sum(tokens),
+        "padded_tokens": sum(size.tokens for size in sizes),
         "target_tokens": sum(map(data.target_count, steps)),
-        "sizes": [asdict(size) for size in sizes],
-        "ways": {
-            name: _way(
-                model, list(_sizes(sizes, steps)), list(_sizes(sizes, judged)) * validations, recipe["lora"]["rank"], bits, checkpointing
-            )
-            for name, bits, checkpointing in (
-                ("16 bits", 16, False),
-                ("16 bits, gradient_checkpointing", 16, True),
-                ("8 bits, gradient_checkpointing", 8, True),
-                ("4 bits", 4, False),
-                ("4 bits, gradient_checkpointing", 4, True),
-            )
-        },
+        "ways": {name: _way(model, sizes, judged * validations, recipe["lora"]["rank"], *way) for name, *way in ways},
     }
 
 
-def _tokens(batch: Any) -> int:
-    return sum(len(group.prefix) + sum(len(row.ids) - 1 - len(group.prefix) for row in group.rows) for group in batch)
-
-
-def _sizes(sizes: list[Any], batches: Iterable[Any]) -> Iterable[Any]:
-    from generators.train import shapes
-
-    for batch in batches:
-        size = shapes.smallest(sizes, batch)
-        assert size is not None
-        yield size
-
-
-def _way(model: Model, steps: list[Any], judged: list[Any], rank: int, bits: int, checkpointing: bool) -> dict[str, Any]:
+def _way(model: Model, steps: list[Size], judged: list[Size], rank: int, bits: int, checkpointing: bool) -> dict[str, Any]:
     operations = sum(step_operations(model, size, rank, checkpointing) for size in steps)
     operations += sum(validation_operations(model, size, rank) for size in judged)
     held = [step_bytes(model, size, rank, bits, checkpointing) for size in steps]
@@ -242,8 +245,8 @@ def check() -> None:
     from mlx_lm.utils import _get_classes
     from train_speed import LORA
 
-    from generators.train import data, lora, shapes
-    from generators.train.forward import MlxEngine
+    from generators.train import data, lora
+    from generators.train.gpu_engine import GpuEngine
 
     shape = dict(model_type="gemma", hidden_size=256, num_hidden_layers=6, intermediate_size=2048, num_attention_heads=4, head_dim=64,
                  num_key_value_heads=1, vocab_size=2000, rms_norm_eps=1e-6)  # fmt: skip
@@ -258,15 +261,12 @@ def check() -> None:
     for checkpointing in (False, True):
         model = model_class(arguments_class.from_dict(shape))
         lora.attach(model, LORA, 0)
-        if checkpointing:
-            lora.recompute_activations(model)
-        engine = MlxEngine(model)
-        engine._sizes = [shapes.size_of(batch, 64)]
-        engine.loss_and_gradients(batch)
+        engine = GpuEngine(model, LORA, {"gradient_checkpointing": checkpointing})
+        mx.eval(engine.loss_and_gradients(batch))
         before = mx.get_active_memory()
         mx.reset_peak_memory()
-        engine.loss_and_gradients(batch)
-        counted = step_bytes(Model.of(shape), engine._sizes[0], LORA["rank"], 32, checkpointing, number=4)
+        mx.eval(engine.loss_and_gradients(batch))
+        counted = step_bytes(Model.of(shape), size_of(batch), LORA["rank"], 32, checkpointing, number=4)
         print(
             f"checkpointing {checkpointing}: counted {(sum(counted.values()) - counted['base'] - counted['adapter']) / 1e6:.0f} MB, "
             f"measured {(mx.get_peak_memory() - before) / 1e6:.0f} MB"

@@ -51,7 +51,7 @@ class Sight:
             row[segment.rows] = 0 if segment.rows.start in prefixes else number  # 0 is seen by all of its group
         self._of_tokens = mx.array(np.stack([group, row, position]))
         self._dtype = dtype
-        self.pieces = _pieces(layout.segments, tokens) if tokens > WHOLE else {}
+        self.pieces = pieces_of(layout.segments, tokens) if tokens > WHOLE else {}
         self._biases: dict[tuple[int | None, int], Any] = {}
 
     def view(self, heads: Heads) -> dict[str, Any]:
@@ -164,8 +164,9 @@ def _addmm(c: Any, a: Any, b: Any, scale: float) -> Any:
     return mx.addmm(c[0, 0], a[0, 0], b[0, 0], alpha=scale)[None, None]
 
 
-def _pieces(segments: tuple[Segment, ...], tokens: int) -> dict[str, Any]:
-    """A piece holds whole segments. Of the lengths that pieces may have, the one with the fewest scores."""
+def pieces_of(segments: tuple[Segment, ...], tokens: int) -> dict[str, Any]:
+    """queries, keys, back and to_prefix of a `View`. A piece holds whole segments; of the lengths that it may have, that with the fewest
+    scores is taken."""
     prefixes = sorted({(segment.prefix.start, segment.prefix.stop) for segment in segments if segment.prefix is not None})
     of_prefixes = np.array([token for start, end in prefixes for token in range(start, end)], np.int32)
     padding, shared_length = tokens - 1, rounded(len(of_prefixes))

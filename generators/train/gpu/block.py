@@ -176,15 +176,14 @@ class Known:
 
 
 class Block:
-    """A layer of a model. path: of its parameters' names."""
+    """A layer of a model."""
 
     def __init__(self, model: Any, index: int, architecture: Architecture, known: Known):
         """known: of the model. Raises UserError for what the engine does not compute."""
-        parts, self.path = parts_of(model, index), f"model.layers.{index}"
+        parts = parts_of(model, index)
         roles = {"q": parts.query, "k": parts.key, "v": parts.value, "o": parts.output,
                  "gate": parts.gate, "up": parts.up, "down": parts.down}  # fmt: skip
         self._names = {role: named.name for role, named in roles.items()}
-        self.modules = {role: named.module for role, named in roles.items()}
         found = {role: linear_of(role, named) for role, named in roles.items()}
         norms = {"before_attention": parts.before_attention, "after_attention": parts.after_attention, "before_mlp": parts.before_mlp,
                  "after_mlp": parts.after_mlp, "q": parts.q_norm, "k": parts.k_norm}  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from generators import device
 from generators.device import load_mlx
 from generators.train import lora
 from generators.train.blocks import architecture_of
@@ -20,19 +21,22 @@ from generators.train.vector import Vector
 mx = load_mlx()
 
 
-class _Pace:
-    """Has the GPU begin with what is already known of a step, and lets the rest of it be no more than some layers ahead: what is ahead
-    holds memory."""
+# Layers that may wait for the GPU. What waits holds memory, and a Mac's is the whole system's; a large GPU is done with a layer in a
+# millisecond, and idles if the next one is not there.
+_AHEAD = {"cuda": 3, "metal": 1, "cpu": 1}
 
-    _AHEAD = 3
+
+class _Pace:
+    """Has the GPU begin with what is already known of a step, and lets the rest of it be no more than some layers ahead."""
 
     def __init__(self) -> None:
         self._under_way: deque[Any] = deque()
+        self._ahead = _AHEAD[device.current().kind]
 
     def __call__(self, *arrays: Any) -> None:
         mx.async_eval(*arrays)
         self._under_way.append(arrays[0])
-        if len(self._under_way) > self._AHEAD:
+        if len(self._under_way) > self._ahead:
             mx.eval(self._under_way.popleft())
 
 
