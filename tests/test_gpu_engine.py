@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,16 @@ import numpy as np
 import pytest
 from test_cpu_engine import VARIANTS, tiny
 from test_exactness import CAPS, TOLERANCE, model_of, reference
-from tiny_models import ARCHITECTURES
-from training_jobs import LORA, random_rows
+from tiny_models import ARCHITECTURES, write_hf
+from training_jobs import LORA, Silent, random_rows, tiny_job
 
 from generators import device
 from generators.device import Device, current, load_mlx
 from generators.errors import UserError
-from generators.train import data, lora
-from generators.train import engine as engine_module
+from generators.train import accelerator, data, gpu_engine, loop, lora, trial
 from generators.train.engine import choose_engine
 from generators.train.forward import MlxEngine
-from generators.train.gpu import attention
+from generators.train.gpu import attention, block
 from generators.train.gpu_engine import GpuEngine
 from generators.train.layout import layout_of
 from generators.train.vector import Vector
@@ -30,11 +31,11 @@ pytestmark = pytest.mark.skipif(current().kind != "cpu", reason="a GPU computes 
 
 
 @pytest.fixture
-def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Batches of a few rows are cut into pieces, as large ones are on a GPU."""
-    monkeypatch.setattr(attention, "WHOLE", 16)
-    monkeypatch.setattr(attention, "PIECES", (30, 41))
     monkeypatch.setattr(attention, "ROUND", 8)
+    with attention.in_pieces():
+        yield
 
 
 def assert_exact(model: Any, rows: list[data.Row], lora_block: dict[str, Any] = LORA, **settings: Any) -> None:
@@ -63,6 +64,27 @@ def test_a_batch_in_pieces_equals_the_plain_way(architecture: str, in_pieces: No
     rows = random_rows(9, model.args.vocab_size, seed=1)
     assert len(attention.Sight(layout_of(data.group_rows(rows)), 400, mx.float32).pieces["queries"]) > 2
     assert_exact(model, rows)
+
+
+@pytest.mark.parametrize("prefixes", [(0,), (0, 0, 0), (20,)])
+def test_pieces_with_and_without_a_prefix_give_the_same(prefixes: tuple[int, ...], in_pieces: None) -> None:
+    """A single row has no prefix; nor has a batch of single rows of different beginnings."""
+    model = model_of("gemma3")
+    for count in (1, 3):
+        assert_exact(model, random_rows(count, model.args.vocab_size, seed=count, prefixes=prefixes))
+
+
+def test_the_way_to_cut_a_batch_with_the_fewest_scores_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "ROUND", 8)
+    layout = layout_of(data.group_rows(random_rows(40, 300, seed=1, prefixes=(90,), longest=60)))
+    found = attention.pieces_of(layout.segments, 4000)
+
+    def scores(pieces: dict[str, Any]) -> int:
+        return pieces["keys"].size * pieces["queries"].shape[1]
+
+    for piece in attention.PIECES:
+        monkeypatch.setattr(attention, "PIECES", (piece,))
+        assert scores(found) <= scores(attention.pieces_of(layout.segments, 4000))
 
 
 def test_every_batch_size_gives_the_same() -> None:
@@ -133,13 +155,43 @@ def test_the_adapters_are_read_anew_from_whatever_vector_they_are_parts_of() -> 
     assert engine.loss(batch) == pytest.approx(reference(model, [row for group in batch for row in group.rows])[0], rel=TOLERANCE)
 
 
-def test_a_batch_that_was_announced_gives_the_same() -> None:
+def test_a_batch_that_was_announced_is_laid_out_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gemma3")
-    engine = GpuEngine(model, LORA, {})
+    engine, laid_out = GpuEngine(model, LORA, {}), []
+    plan = gpu_engine.Plan
+    monkeypatch.setattr(gpu_engine, "Plan", lambda layout, dtype: laid_out.append(layout.tokens) or plan(layout, dtype))
     first, second = (data.group_rows(random_rows(3, model.args.vocab_size, seed=seed)) for seed in (1, 2))
     alone = engine.loss(second)
     engine.soon(second)
-    assert engine.loss(second) == alone != engine.loss(first)
+    assert engine.loss(second) == alone and len(laid_out) == 2
+    engine.soon(second)
+    assert engine.loss(first) != alone and len(laid_out) == 4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("pieces", [False, True])
+def test_in_bfloat16_nothing_is_held_in_more(architecture: str, pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(architecture)
+    model.set_dtype(mx.bfloat16)
+    lora_parameters = {name: array.astype(mx.float32) for name, array in lora.parameters(model).items()}
+    model.load_weights(list(lora_parameters.items()), strict=False)
+    kept: list[Any] = []
+    forward = block.Block.forward
+
+    def noting(*arguments: Any) -> Any:
+        result, found = forward(*arguments)
+        kept.extend([result, *found.values()])
+        return result, found
+
+    monkeypatch.setattr(block.Block, "forward", noting)
+    rows = random_rows(4, model.args.vocab_size, seed=1)
+    wanted_loss, wanted = trial._plainly(model, rows)
+    with attention.in_pieces() if pieces else nullcontext():
+        loss, gradients = GpuEngine(model, LORA, {}).loss_and_gradients(data.group_rows(rows))
+    assert {array.dtype for array in [*kept, *gradients.values()]} == {mx.bfloat16}
+    assert loss.item() == pytest.approx(wanted_loss, rel=0.02)
+    whole = [np.concatenate([np.array(found[name].astype(mx.float32)).ravel() for name in wanted]) for found in (gradients, wanted)]
+    assert np.linalg.norm(whole[0] - whole[1]) < trial.GRADIENT * np.linalg.norm(whole[1])
 
 
 @pytest.mark.parametrize("changed", ({"dropout": 0.1}, {"dora": True}), ids=str)
@@ -167,20 +219,52 @@ def test_a_rotary_embedding_it_does_not_know_is_refused() -> None:
         GpuEngine(model, LORA, {})
 
 
-# --- the trial before a run
-
-
-def _chosen(model: Any, lines: list[str]) -> Any:
-    row = random_rows(1, model.args.vocab_size, seed=1)[0]
-    return choose_engine(model, LORA, {}, None, row, lines.append)
+# --- a run, as on a GPU
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module.device, "current", lambda: Device("cuda", "pretended", "none"))
+    monkeypatch.setattr(device, "current", lambda: Device("cuda", "pretended", "none"))
+    monkeypatch.setattr("generators.train.loop.current", device.current)
+    monkeypatch.setattr("generators.train.loop.Meter", lambda here: accelerator.Meter(Device("cpu", "pretended", "none")))
     monkeypatch.setattr("generators.train.gpu.block._compiled", lambda function: function)
     monkeypatch.setattr("generators.train.forward.MlxEngine._compiled", lambda self, function: function)
-    monkeypatch.setattr("generators.train.fused.mx.compile", lambda function: function)
+    monkeypatch.setattr("generators.train.gpu_engine.leave_room", lambda here: None)
+    for where in ("generators.train.fused.mx", "generators.train.optimise.mx"):
+        monkeypatch.setattr(f"{where}.compile", lambda function, **state: function)
+
+
+class _Ends(Exception):
+    pass
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_run_on_a_gpu_that_ends_goes_on_to_the_same_adapter(accumulation: int, as_on_a_gpu: None, tmp_path: Path) -> None:
+    """The GPU's engine with a vector, batches announced, in sittings of some steps each."""
+    folder = write_hf(tmp_path / "base", "gemma3")
+
+    def job(where: str) -> loop.Job:
+        return tiny_job(folder, tmp_path / where, {"accumulation": accumulation, "checkpoint_every": 1, "epochs": 2})
+
+    def end(step: int) -> None:
+        if step in (2, 3):
+            raise _Ends
+
+    whole = loop.run(job("whole"), Silent())
+    assert whole["best_validation_loss"] < whole["first_validation_loss"]
+    for _ in range(2):
+        with pytest.raises(_Ends):
+            loop.run(job("ended"), Silent(end))
+    loop.run(job("ended"), Silent())
+    first, second = (mx.load(str(tmp_path / where / "adapter" / "adapters.safetensors")) for where in ("whole", "ended"))
+    assert all(np.array_equal(np.array(array), np.array(second[name])) for name, array in first.items())
+
+
+# --- the trial before a run
+
+
+def _chosen(model: Any, lines: list[str]) -> Any:
+    return choose_engine(model, LORA, {}, None, random_rows(6, model.args.vocab_size, seed=1), lines.append)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -193,17 +277,35 @@ def test_an_engine_that_agrees_with_the_model_s_own_code_is_taken_and_the_adapte
     assert all(np.array_equal(before[name], np.array(array)) for name, array in lora.parameters(model).items())
 
 
+def _fails(*arguments: Any) -> Any:
+    raise RuntimeError("[metal::Device] Unable to build metal library")
+
+
+def _thirty_times(*arguments: Any) -> Any:
+    return 30 * next(argument for argument in arguments if isinstance(argument, mx.array))
+
+
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "by", "said"),
     [
-        ("generators.train.gpu.passes.norm", "its loss of one row is"),
-        ("generators.train.gpu.block.turn_back", "its gradients of one row differ from those of the model's own code by"),
+        ("generators.train.gpu.passes.norm", _thirty_times, "its loss of "),
+        ("generators.train.gpu.block.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
+        ("generators.train.gpu.attention.forward", _fails, "it fails with [metal::Device] Unable to build metal library"),
+        ("generators.train.gpu.attention.pieces_of", _fails, "it fails with [metal::Device] Unable to build metal library"),
     ],
 )
-def test_an_engine_that_computes_something_else_is_left_out_and_said(
-    wrong: str, said: str, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_computes_something_else_or_fails_is_left_out_and_said(
+    wrong: str, by: Any, said: str, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, lines = model_of("gemma3"), list[str]()
-    monkeypatch.setattr(wrong, lambda *arrays: 30 * next(array for array in arrays if isinstance(array, mx.array)))
+    monkeypatch.setattr(wrong, by)
     assert isinstance(_chosen(model, lines), MlxEngine)
     assert len(lines) == 1 and lines[0].startswith("WARNING: the GPU engine is left out, training takes longer: ") and said in lines[0]
+
+
+def test_the_rows_of_the_trial_are_short_and_begin_alike() -> None:
+    rows = random_rows(12, 300, seed=3)
+    tried = trial.rows_to_try(rows)
+    assert len({row.key for row in tried}) == 1 and len(tried) == 2
+    assert data.group_rows(tried)[0].prefix
+    assert trial.rows_to_try(rows[:1]) == rows[:1]

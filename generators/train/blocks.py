@@ -5,7 +5,7 @@ What is read here are modules; the engines make of them what they compute with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,3 +133,22 @@ def _heads(model: Any, block: Any) -> Heads:
 def _outputs(module: Any) -> int:
     plain = module.linear if "linear" in module else module
     return int(plain.weight.shape[0])
+
+
+def check_adapters(engine: str, known: Iterable[str], trained: Iterable[str]) -> None:
+    """known: names of the linear layers whose adapters the engine trains. trained: of all that is trained. Raises UserError where these are
+    not the same."""
+    wanted, found = set(trained), {f"{name}.lora_{part}" for name in known for part in "ab"}
+    if found != wanted or not found:
+        other = sorted(wanted ^ found) or ["nothing"]
+        raise UserError(f"the {engine} engine trains adapters of linear layers only; {other[0]} is trained here")
+
+
+def check_rope(engine: str, named: Named, size: int) -> None:
+    """Raises UserError for a rotary embedding that is not one of a head's `size` numbers, or turns otherwise than the engines know."""
+    import mlx.nn as nn
+    from mlx_lm.models.rope_utils import Llama3RoPE
+
+    if type(named.module) not in (nn.RoPE, Llama3RoPE) or named.module.dims != size:
+        kind = f"{type(named.module).__name__}({named.module.dims})"
+        raise UserError(f"the {engine} engine does not compute the rotary embedding {kind} at {named.name}")

@@ -24,6 +24,7 @@ class CpuEngine:
 
     def __init__(self, model: Any, lora: dict[str, Any]):
         """model: of mlx-lm, in float32, with `lora.attach` done. lora: the recipe's block. Raises UserError for what is not supported."""
+        from generators.train.blocks import check_adapters
         from generators.train.cpu import decoder
         from generators.train.cpu.passes import kept_per_token
         from generators.train.cpu.workers import Arena, Workers
@@ -33,10 +34,7 @@ class CpuEngine:
             raise UserError("the CPU engine computes plain LoRA, without dropout and DoRA")
         self._decoder = decoder.read(model)
         layers = self._decoder.layers
-        known = {f"{name}.lora_{part}" for layer in layers for name in layer.adapters() for part in "ab"}
-        if known != set(parameters(model)) or not known:
-            other = sorted(set(parameters(model)) ^ known) or ["nothing"]
-            raise UserError(f"the CPU engine trains adapters of linear layers only; {other[0]} is trained here")
+        check_adapters("CPU", (name for layer in layers for name in layer.adapters()), parameters(model))
         self._lowest = next(index for index, layer in enumerate(layers) if layer.adapters())
         self._workers, self._arena = Workers(), Arena()
         self._refresh()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from generators import device
@@ -24,12 +24,12 @@ class Engine(Protocol):
 
 
 def choose_engine(
-    model: Any, lora: dict[str, Any], settings: dict[str, Any], vector: Vector | None = None, row: Row | None = None, say: Say = print
+    model: Any, lora: dict[str, Any], settings: dict[str, Any], vector: Vector | None = None, rows: Sequence[Row] = (), say: Say = print
 ) -> Engine:
     """An engine made for the device knows plain LoRA on the supported architectures; the model's own code does everything else.
 
-    vector: of the adapter, on a GPU. row: on which the GPU's engine has to agree with the model's own code; None for no trial. say: told if
-    it does not.
+    vector: of the adapter, on a GPU. rows: of the training, on some of which the GPU's engine has to agree with the model's own code; none for
+    no trial. say: told if it does not.
     """
     from generators.train.forward import MlxEngine
 
@@ -38,12 +38,12 @@ def choose_engine(
 
         return CpuEngine(model, lora) if CpuEngine.supports(model, lora, settings) else MlxEngine(model)
     from generators.train.gpu_engine import GpuEngine
-    from generators.train.trial import disagreement
+    from generators.train.trial import disagreement, rows_to_try
 
     if not GpuEngine.supports(model, lora, settings):
         return MlxEngine(model)
     engine = GpuEngine(model, lora, settings, vector)
-    if row and (different := disagreement(engine, model, row)):
+    if rows and (different := disagreement(engine, model, rows_to_try(rows))):
         say(f"WARNING: the GPU engine is left out, training takes longer: {different}. Please report it, with the output of: doit doctor")
         return MlxEngine(model)
     return engine

@@ -1,7 +1,7 @@
 """Loss and adapter gradients of a batch on Metal and CUDA: every token of the batch once, in a few large products.
 
-A group's prefix is computed once; there is hardly any padding; logits exist at targets only and in chunks. What MLX's own differentiation
-would launch in three thousand kernels, `generators.train.gpu.passes` does in some hundreds.
+A group's prefix is computed once; there is hardly any padding; logits exist at targets only and in chunks. `generators.train.gpu` has
+the passes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from generators import device
 from generators.device import load_mlx
 from generators.errors import UserError
 from generators.train.accelerator import leave_room
+from generators.train.blocks import check_adapters
 from generators.train.data import Batch
 from generators.train.gpu.passes import Decoder, Plan, Step
 from generators.train.layout import layout_of
@@ -34,10 +35,7 @@ class GpuEngine:
         self._decoder = Decoder(model, settings.get("gradient_checkpointing", False), vector)
         self._dtype = model.model.norm.weight.dtype
         self._soon: tuple[Batch, Plan] | None = None
-        known = {f"{name}.lora_{part}" for block in self._decoder.blocks for name in block.adapters() for part in "ab"}
-        if known != set(parameters(model)) or not known:
-            other = sorted(set(parameters(model)) ^ known) or ["nothing"]
-            raise UserError(f"the GPU engine trains adapters of linear layers only; {other[0]} is trained here")
+        check_adapters("GPU", (name for block in self._decoder.blocks for name in block.adapters()), parameters(model))
 
     @staticmethod
     def supports(model: Any, lora: dict[str, Any], settings: dict[str, Any]) -> bool:
@@ -65,6 +63,5 @@ class GpuEngine:
         return Step(self._decoder, self._plan(batch)).loss_and_gradients()
 
     def _plan(self, batch: Batch) -> Plan:
-        if self._soon and self._soon[0] is batch:
-            return self._soon[1]
-        return Plan(layout_of(batch), self._dtype)
+        announced, self._soon = self._soon, None
+        return announced[1] if announced and announced[0] is batch else Plan(layout_of(batch), self._dtype)

@@ -108,15 +108,16 @@ def _added(sums: dict[str, Any], gradients: dict[str, Any]) -> dict[str, Any]:
     """In float32; the first gradients are kept as they are, so that a step of one batch rounds and copies nothing."""
     if not sums:
         return gradients
-    return {name: sums[name].astype(mx.float32) + new.astype(mx.float32) for name, new in gradients.items()}
+    added = {name: sums[name].astype(mx.float32) + new.astype(mx.float32) for name, new in gradients.items()}
+    mx.async_eval(added)  # or the gradients of all batches would wait for the update
+    return added
 
 
 class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
         self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
         vector = Vector(lora.parameters(job.model)) if current().kind != "cpu" else None
-        shortest = min(job.train, key=lambda row: len(row.ids))
-        self.engine: Engine = choose_engine(job.model, job.lora, job.settings, vector, shortest, watcher.say)
+        self.engine: Engine = choose_engine(job.model, job.lora, job.settings, vector, job.train, watcher.say)
         self.update = optimise.Update(job.settings, job.model.trainable_parameters(), vector)
         self.state = State()
         self.best: dict[str, Any] = {}

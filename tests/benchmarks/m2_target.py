@@ -101,7 +101,7 @@ def size_of(batch: Any) -> Size:
     layout = layout_of(batch)
     tokens = attention.rounded(layout.tokens + 1)
     scores = tokens * tokens
-    if tokens > attention.WHOLE:
+    if not attention.is_whole(tokens):
         pieces = attention.pieces_of(layout.segments, tokens)
         scores = pieces["keys"].size * pieces["queries"].shape[1]
     return Size(tokens, attention.rounded(len(layout.targets)), scores)

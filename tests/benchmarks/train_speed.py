@@ -49,7 +49,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--device", choices=("cpu", "gpu"), help="that of MLX, when it has both")
-    parser.add_argument("--sizes", type=int, help="of batches that ours is compiled for, on a GPU")
     parser.add_argument("--checkpointing", action="store_true", help="activations computed twice, by ours and mlx_lm")
     parser.add_argument("--rows", type=Path, help="a file of rows, in place of the default recipe's")
     parser.add_argument("--write-rows", type=Path, help="write such a file and stop")
@@ -199,19 +198,18 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
 
     from generators import device
     from generators.specs.schema import RECIPE
-    from generators.train import data, loop, lora, shapes
+    from generators.train import data, loop, lora
 
     device.load_mlx()
-    if options.sizes:
-        shapes.MOST[device.current().kind] = options.sizes
     model, rows = _random_model(options.shape, adapters=True), _rows(options)
     if options.checkpointing:
-        lora.recompute_activations(model)
+        lora.recompute_activations(model)  # of the model's own code; the engines read it from the settings
     per_epoch = -(-len(rows) // options.batch_size)
     warm = per_epoch if device.current().kind != "cpu" else WARM_UP  # on a GPU every size is compiled once
     epochs, rare = -(-(warm + options.steps) // per_epoch), 10**9
     settings = {name: field["default"] for name, field in RECIPE["training"]["schema"].items()} | {
         "optimiser": "adam", "learning_rate": LEARNING_RATE, "batch_size": options.batch_size, "epochs": epochs, "memory_budget_gb": rare,
+        "gradient_checkpointing": options.checkpointing,
         "max_steps": warm + options.steps, "validate_every": rare, "checkpoint_every": rare, "patience": 0,
     }  # fmt: skip
     marks = _Marks()

@@ -12,7 +12,7 @@ import numpy as np
 
 from generators.device import load_mlx
 from generators.errors import UserError
-from generators.train.blocks import Architecture, Heads, Named, architecture_of, parts_of
+from generators.train.blocks import Architecture, Heads, Named, architecture_of, check_rope, parts_of
 from generators.train.cpu import kernels
 from generators.train.cpu.projection import Linear, Projection
 
@@ -158,12 +158,8 @@ def _linear(named: Named) -> Linear:
 
 def _rope(named: Named, size: int, ropes: list[Rope]) -> int:
     """The place in `ropes` of this module, which is put there unless one that turns alike is there already."""
-    import mlx.nn as nn
-    from mlx_lm.models.rope_utils import Llama3RoPE
-
-    path, module = named.name, named.module
-    if type(module) not in (nn.RoPE, Llama3RoPE) or module.dims != size:
-        raise UserError(f"the CPU engine does not compute the rotary embedding {type(module).__name__}({module.dims}) at {path}")
+    check_rope("CPU", named, size)
+    module = named.module
     rope = Rope(module, size, bool(module.traditional))
     probe = rope.tables(3)
     for index, known in enumerate(ropes):

@@ -7,7 +7,9 @@ those of the piece.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,24 @@ queries: (C, Lq), the tokens of each piece. keys: (C, P + Lq), those of all pref
 token is. to_prefix: (T,), where among the P it is; P, one behind the last, if it is nowhere there."""
 
 ROUND = 64  # numbers of tokens are rounded up to a multiple: matrix units like that, and fewer shapes have to be prepared
-WHOLE = 2048  # a batch of more tokens is cut into pieces
 PIECES = (255, 383, 511, 767, 1023)  # tokens of a piece, at most, unless a segment is longer; one place more is padding
+_WHOLE = 2048  # a batch of more tokens is cut into pieces
+_whole = ContextVar("whole", default=_WHOLE)
 _NOBODY = -1  # the group of padding
+
+
+@contextmanager
+def in_pieces() -> Iterator[None]:
+    """Batches of any size are cut into pieces, each as small as its longest segment."""
+    before = _whole.set(0)
+    try:
+        yield
+    finally:
+        _whole.reset(before)
+
+
+def is_whole(tokens: int) -> bool:
+    return tokens <= _whole.get()
 
 
 def rounded(count: int) -> int:
@@ -51,7 +68,7 @@ class Sight:
             row[segment.rows] = 0 if segment.rows.start in prefixes else number  # 0 is seen by all of its group
         self._of_tokens = mx.array(np.stack([group, row, position]))
         self._dtype = dtype
-        self.pieces = pieces_of(layout.segments, tokens) if tokens > WHOLE else {}
+        self.pieces = {} if is_whole(tokens) else pieces_of(layout.segments, tokens)
         self._biases: dict[tuple[int | None, int], Any] = {}
 
     def view(self, heads: Heads) -> dict[str, Any]:
@@ -118,7 +135,7 @@ def _from_keys(x: Any, view: View) -> Any:
     count = view["keys"].shape[1] - view["queries"].shape[1]
     own = x[:, count:].reshape(-1, *x.shape[2:])[view["back"]]
     shared = x[:, :count].astype(mx.float32).sum(axis=0).astype(x.dtype)
-    return own + mx.concatenate([shared, mx.zeros_like(shared[:1])])[view["to_prefix"]]
+    return own + mx.concatenate([shared, mx.zeros((1, *shared.shape[1:]), shared.dtype)])[view["to_prefix"]]
 
 
 # --- the passes
@@ -171,7 +188,8 @@ def pieces_of(segments: tuple[Segment, ...], tokens: int) -> dict[str, Any]:
     of_prefixes = np.array([token for start, end in prefixes for token in range(start, end)], np.int32)
     padding, shared_length = tokens - 1, rounded(len(of_prefixes))
     longest = max(segment.length for segment in segments)
-    ways = [_filled(segments, most) for most in {max(longest, piece) for piece in PIECES}]
+    lengths = {max(longest, piece) for piece in PIECES} if _whole.get() else {longest}
+    ways = [_filled(segments, most) for most in sorted(lengths)]
     held, length = min(ways, key=lambda way: len(way[0]) * way[1] * (way[1] + shared_length))
     shared = np.full(shared_length, padding, np.int32)
     shared[: len(of_prefixes)] = of_prefixes

@@ -16,11 +16,11 @@ import numpy as np
 
 from generators import device
 from generators.device import load_mlx
-from generators.train.blocks import Architecture, Heads, parts_of
+from generators.train.blocks import Architecture, Heads, check_rope, parts_of
 from generators.train.fused import gate_gradient, gated
 from generators.train.gpu import attention
 from generators.train.gpu.attention import View
-from generators.train.gpu.layers import Arrays, Projection, checked_rope, linear_of, norm, norm_back, turn, turn_back
+from generators.train.gpu.layers import Arrays, Projection, linear_of, norm, norm_back, turn, turn_back
 
 mx = load_mlx()
 
@@ -192,11 +192,12 @@ class Block:
         def projection(name: str, *roles: str) -> Projection:
             return Projection(name, tuple(found[role][0] for role in roles))
 
+        check_rope("GPU", parts.rope, parts.heads.size)
         kind = Kind(
             enter=projection("enter", "q", "k", "v"), output=projection("output", "o"),
             gate_up=projection("gate_up", "gate", "up"), down=projection("down", "down"),
             norms=tuple((name, float(module.eps)) for name, module in there.items()), heads=parts.heads, scale=parts.scale,
-            rope=known.rope(checked_rope(parts.rope, parts.heads.size)), activation=architecture.activation,
+            rope=known.rope(parts.rope.module), activation=architecture.activation,
         )  # fmt: skip
         self.kind = known.kind(kind)
         offset = architecture.norm_offset

@@ -150,14 +150,3 @@ def linear_of(role: str, named: Named) -> tuple[Linear, dict[str, Any]]:
     quantised = (frozen.bits, frozen.group_size) if type(frozen) is nn.QuantizedLinear else None
     rank, scale = (lora.lora_a.shape[1], float(lora.scale)) if lora is not None else (0, 0.0)
     return Linear(role, quantised, rank, scale), {name: frozen[name] for name in ("weight", "scales", "biases", "bias") if name in frozen}
-
-
-def checked_rope(named: Named, size: int) -> Any:
-    """The module, which takes an offset for each row of (rows, heads, 1, size). Raises UserError for another kind."""
-    import mlx.nn as nn
-    from mlx_lm.models.rope_utils import Llama3RoPE
-
-    if type(named.module) not in (nn.RoPE, Llama3RoPE) or named.module.dims != size:
-        kind = f"{type(named.module).__name__}({named.module.dims})"
-        raise UserError(f"the GPU engine does not compute the rotary embedding {kind} at {named.name}")
-    return named.module

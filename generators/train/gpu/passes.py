@@ -92,7 +92,7 @@ class Step:
         """The summed cross-entropy of the targets, in nats, a scalar."""
         x = self.x
         for block, arrays in zip(self.decoder.blocks, self.arrays, strict=True):
-            x, _ = block.forward(arrays, x, self.plan.positions, self.plan.sight.view(block.kind.heads))
+            x = block.forward(arrays, x, self.plan.positions, self.plan.sight.view(block.kind.heads))[0]
             self.pace(x)
         return self._head(x[self.plan.predicting], False)[0]
 
