@@ -157,6 +157,15 @@ class _Written:
         self.path.unlink(missing_ok=True)
 
 
+def _machine() -> dict[str, Any]:
+    import os
+    import platform
+
+    from generators.device import current
+
+    return {"processor": current().name, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+
+
 def keep(
     stages: Sequence[Stage],
     probes: Sequence[Probe],
@@ -168,7 +177,7 @@ def keep(
     target: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """Ask every stage, and write `target`: {model, stages: [a row each], first_loss, loss_budget, probes: [with every stage's answer]}.
+    """Ask every stage, and write `target`: {model, machine, stages: [a row each], first_loss, loss_budget, probes: [with every stage's answer]}.
 
     stages: in build order. budget: nats a token of the reference answers that a stage may lose. model: sha256 of the GGUF that is deployed,
     so that a report of another one does not show this ledger. A stage that cannot be opened is told and left out.
@@ -194,7 +203,14 @@ def keep(
             }
         rows.append(_row(stage, [not each for each in failed], likely, texts, rows))
         report(_line(rows[-1], len(probes)))
-    found = {"model": model, "stages": rows, "first_loss": _first_loss(rows, budget), "loss_budget": budget, "probes": told}
+    found = {
+        "model": model,
+        "machine": _machine(),
+        "stages": rows,
+        "first_loss": _first_loss(rows, budget),
+        "loss_budget": budget,
+        "probes": told,
+    }
     write_json(target, found)
     report(_verdict(found))
     return found

@@ -150,7 +150,8 @@ class PackedCache:
 
 
 class MlxEngine:
-    """Loss and gradients by MLX's own automatic differentiation: Metal, CUDA, and whatever the CPU's engine does not support."""
+    """Loss and gradients by the model's own code and MLX's automatic differentiation, on any device: what the engines made for one do not
+    support (dropout, DoRA, other architectures)."""
 
     def __init__(self, model: Any):
         self.model = model
