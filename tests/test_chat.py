@@ -335,10 +335,12 @@ class Terminal:
 
     def wait_for(self, words: str, again: str = "") -> None:
         """Read up to `words`. again: typed once a second until then; Ctrl-C is lost on a program that is just about to wait for a line."""
-        deadline = time.monotonic() + 240
+        deadline, due = time.monotonic() + 240, time.monotonic()
         while words not in self._unread:
             assert time.monotonic() < deadline, self._unread
-            self.type(again)
+            if again and time.monotonic() >= due:  # not at every piece that is read: what is typed too often hits what comes after
+                self.type(again)
+                due += 1
             if select.select([self._person], [], [], 1)[0]:
                 self._unread += os.read(self._person, 4096).decode("utf-8", "replace")
         self._unread = self._unread.partition(words)[2]

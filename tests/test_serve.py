@@ -432,7 +432,11 @@ def test_requests_at_the_same_time_wait_for_one_another(served: Served) -> None:
 def test_a_client_that_hangs_up_frees_the_way(stream: bool, served: Served) -> None:
     body = {"model": "tiny", "prompt": f"sonsuz {stream}", "format": LONG, "stream": stream, "options": {"num_predict": -1}}
     with pytest.raises(httpx.ReadTimeout):
-        with httpx.Client(base_url=served.url, timeout=0.5, trust_env=False) as client, client.stream("POST", "/api/generate", json=body) as answer:
+        patience = httpx.Timeout(60, read=60 if stream else 0.05)  # seconds; a fast machine gives the whole answer in some tenths of one
+        with (
+            httpx.Client(base_url=served.url, timeout=patience, trust_env=False) as client,
+            client.stream("POST", "/api/generate", json=body) as answer,
+        ):
             for _ in answer.iter_lines():
                 time.sleep(0.05)
                 if stream:
