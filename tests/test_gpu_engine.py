@@ -289,7 +289,7 @@ def _thirty_times(*arguments: Any) -> Any:
     ("wrong", "by", "said"),
     [
         ("generators.train.gpu.passes.norm", _thirty_times, "its loss of "),
-        ("generators.train.gpu.block.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
+        ("generators.train.gpu.kind.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
         ("generators.train.gpu.attention.forward", _fails, "it fails with [metal::Device] Unable to build metal library"),
         ("generators.train.gpu.attention.pieces_of", _fails, "it fails with [metal::Device] Unable to build metal library"),
     ],

@@ -17,10 +17,10 @@ import numpy as np
 from generators.device import load_mlx
 from generators.train.blocks import Heads
 from generators.train.fused import capped, fused, product, scores_backward, through_cap
+from generators.train.gpu.layers import Arrays
 from generators.train.layout import Layout, Segment
 
 mx = load_mlx()
-Arrays = Mapping[str, Any]
 View = Mapping[str, Any]
 """bias: (C, 1, Lq * shared, Lk), 0 where a query may look and -inf elsewhere; without pieces C is 1, and Lq and Lk are T, the number of
 tokens with padding. With pieces, all int32 and padded with the last token, which is padding itself:
