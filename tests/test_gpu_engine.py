@@ -62,7 +62,8 @@ def test_loss_and_gradients_equal_the_plain_way(architecture: str) -> None:
 def test_a_batch_in_pieces_equals_the_plain_way(architecture: str, in_pieces: None) -> None:
     model = model_of(architecture)
     rows = random_rows(9, model.args.vocab_size, seed=1)
-    assert len(attention.Sight(layout_of(data.group_rows(rows)), 400, mx.float32).pieces["queries"]) > 2
+    view = attention.Sight(layout_of(data.group_rows(rows)), mx.float32).pieces
+    assert len(view["keys"]) > 2 and view["windows"].shape[1] > 1 and len(view["prefixes"])
     assert_exact(model, rows)
 
 
@@ -74,17 +75,13 @@ def test_pieces_with_and_without_a_prefix_give_the_same(prefixes: tuple[int, ...
         assert_exact(model, random_rows(count, model.args.vocab_size, seed=count, prefixes=prefixes))
 
 
-def test_the_way_to_cut_a_batch_with_the_fewest_scores_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_to_cut_a_batch_that_costs_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "ROUND", 8)
-    layout = layout_of(data.group_rows(random_rows(40, 300, seed=1, prefixes=(90,), longest=60)))
-    found = attention.pieces_of(layout.segments, 4000)
-
-    def scores(pieces: dict[str, Any]) -> int:
-        return pieces["keys"].size * pieces["queries"].shape[1]
-
-    for piece in attention.PIECES:
-        monkeypatch.setattr(attention, "PIECES", (piece,))
-        assert scores(found) <= scores(attention.pieces_of(layout.segments, 4000))
+    layout = layout_of(data.group_rows(random_rows(90, 300, seed=1, prefixes=(90,), longest=60)))
+    sight = attention.Sight(layout, mx.float32)
+    costs = {length: attention._Cut(layout, length).cost for length in attention.PIECES}
+    assert sight.tokens // len(sight.pieces["keys"]) == min(costs, key=lambda length: costs[length])
+    assert len(set(costs.values())) == len(costs)
 
 
 def test_every_batch_size_gives_the_same() -> None:
@@ -155,17 +152,31 @@ def test_the_adapters_are_read_anew_from_whatever_vector_they_are_parts_of() -> 
     assert engine.loss(batch) == pytest.approx(reference(model, [row for group in batch for row in group.rows])[0], rel=TOLERANCE)
 
 
-def test_a_batch_that_was_announced_is_laid_out_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_was_announced_is_begun_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gemma3")
-    engine, laid_out = GpuEngine(model, LORA, {}), []
+    engine, laid_out = GpuEngine(model, LORA, {}, Vector(lora.parameters(model))), list[int]()
     plan = gpu_engine.Plan
     monkeypatch.setattr(gpu_engine, "Plan", lambda layout, dtype: laid_out.append(layout.tokens) or plan(layout, dtype))
     first, second = (data.group_rows(random_rows(3, model.args.vocab_size, seed=seed)) for seed in (1, 2))
-    alone = engine.loss(second)
+    wanted = _numbers(engine.loss_and_gradients(second))
     engine.soon(second)
-    assert engine.loss(second) == alone and len(laid_out) == 2
+    assert _numbers(engine.loss_and_gradients(second)) == wanted and len(laid_out) == 2
     engine.soon(second)
-    assert engine.loss(first) != alone and len(laid_out) == 4
+    assert _numbers(engine.loss_and_gradients(first)) != wanted and len(laid_out) == 4
+
+
+def test_a_batch_that_was_begun_with_other_weights_is_begun_anew() -> None:
+    model = model_of("gemma3")
+    engine, batch = GpuEngine(model, LORA, {}, Vector(lora.parameters(model))), data.group_rows(random_rows(3, 300, seed=2))
+    engine.soon(batch)
+    model.layers[0].mlp.up_proj.lora_b = model.layers[0].mlp.up_proj.lora_b + 0.1
+    found = _numbers(engine.loss_and_gradients(batch))
+    assert found == _numbers(engine.loss_and_gradients(batch))
+
+
+def _numbers(found: tuple[Any, dict[str, Any]]) -> list[Any]:
+    loss, gradients = found
+    return [loss.item(), *(array.tolist() for array in gradients.values())]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -291,7 +302,7 @@ def _thirty_times(*arguments: Any) -> Any:
         ("generators.train.gpu.passes.norm", _thirty_times, "its loss of "),
         ("generators.train.gpu.kind.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
         ("generators.train.gpu.attention.forward", _fails, "it fails with [metal::Device] Unable to build metal library"),
-        ("generators.train.gpu.attention.pieces_of", _fails, "it fails with [metal::Device] Unable to build metal library"),
+        ("generators.train.gpu.attention._cut", _fails, "it fails with [metal::Device] Unable to build metal library"),
     ],
 )
 def test_an_engine_that_computes_something_else_or_fails_is_left_out_and_said(

@@ -34,7 +34,7 @@ class GpuEngine:
             raise UserError("the GPU engine computes plain LoRA, without dropout and DoRA")
         self._decoder = Decoder(model, settings.get("gradient_checkpointing", False), vector)
         self._dtype = model.model.norm.weight.dtype
-        self._soon: tuple[Batch, Plan] | None = None
+        self._begun: tuple[Batch, Step] | None = None
         check_adapters("GPU", (name for block in self._decoder.blocks for name in block.adapters()), parameters(model))
 
     @staticmethod
@@ -51,17 +51,22 @@ class GpuEngine:
         leave_room(device.current())
 
     def soon(self, batch: Batch) -> None:
-        self._soon = batch, self._plan(batch)
+        """Begin with it, so that the GPU has work while the host sees to what ends a step."""
+        step = self._step(batch)
+        step.begin()
+        self._begun = batch, step
 
     def loss(self, batch: Batch) -> float:
         """The summed cross-entropy of the batch's targets, in nats."""
-        return float(Step(self._decoder, self._plan(batch)).loss().item())
+        return float(self._step(batch).loss().item())
 
     def loss_and_gradients(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
         """The loss as `loss` has it, a scalar, and its gradients, in the dtype of the activations, by the names that `lora.parameters` gives;
         all on their way."""
-        return Step(self._decoder, self._plan(batch)).loss_and_gradients()
+        begun, self._begun = self._begun, None
+        if begun and begun[0] is batch and begun[1].is_of_now():
+            return begun[1].loss_and_gradients()
+        return self._step(batch).loss_and_gradients()
 
-    def _plan(self, batch: Batch) -> Plan:
-        announced, self._soon = self._soon, None
-        return announced[1] if announced and announced[0] is batch else Plan(layout_of(batch), self._dtype)
+    def _step(self, batch: Batch) -> Step:
+        return Step(self._decoder, Plan(layout_of(batch), self._dtype))

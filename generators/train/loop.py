@@ -225,11 +225,11 @@ class _Trainer:
         rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
         updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens, rate)
         mx.async_eval(norm, updated)
+        self.job.model.update(updated)
         if following and self.peers.alone:
             self.engine.soon(following)
         norm, loss = norm.item(), float(loss)
         self._refuse_nonsense(loss / tokens, norm, batches)
-        self.job.model.update(updated)
         mx.eval(self.job.model.trainable_parameters(), self.update.arrays())
         samples = sum(len(group.rows) for batch in batches for group in batch)
         self.state.step += 1

@@ -15,7 +15,8 @@ mx = load_mlx()
 
 
 class Vector:
-    """The arrays of some names, in one order. It remembers the last vector that was taken apart, so that it need not be put together again."""
+    """The arrays of some names, in one order. It remembers the last vector that was taken apart or put together, and need not put that
+    together again."""
 
     def __init__(self, arrays: Mapping[str, Any]):
         """arrays: of the right names and shapes."""
@@ -38,6 +39,7 @@ class Vector:
         return self._parts
 
     def of(self, arrays: Mapping[str, Any]) -> Any:
-        """The vector that was last taken apart, if `arrays` are its parts; else a new one."""
-        known = self._last is not None and all(arrays[name] is part for name, part in self._parts.items())
-        return self._last if known else self.joined(arrays)
+        """The last vector, if `arrays` are its parts; else a new one."""
+        if self._last is None or any(arrays[name] is not part for name, part in self._parts.items()):
+            self._last, self._parts = self.joined(arrays), {name: arrays[name] for name in self.shapes}
+        return self._last

@@ -95,15 +95,15 @@ class Size:
 
 
 def size_of(batch: Any) -> Size:
+    from generators.device import load_mlx
     from generators.train.gpu import attention
     from generators.train.layout import layout_of
 
+    mx = load_mlx()
     layout = layout_of(batch)
-    tokens = attention.rounded(layout.tokens + 1)
-    scores = tokens * tokens
-    if not attention.is_whole(tokens):
-        pieces = attention.pieces_of(layout.segments, tokens)
-        scores = pieces["keys"].size * pieces["queries"].shape[1]
+    sight = attention.Sight(layout, mx.bfloat16)
+    tokens = sight.tokens
+    scores = tokens * (sight.pieces["keys"].shape[1] if sight.pieces else tokens)
     return Size(tokens, attention.rounded(len(layout.targets)), scores)
 
 

@@ -1,8 +1,9 @@
 """Attention of all tokens of a batch at once: who sees whom is a matrix, the same for every layer.
 
 A batch of chat samples is so short that one dense product of all its queries with all its keys costs less than the launches that would
-spare the masked part. A larger batch is cut into *pieces* of whole segments; the queries of a piece see the keys of every prefix, and
-those of the piece.
+spare the masked part. A larger batch is cut into *pieces* of equally many tokens, wherever that falls, so that queries need not be moved
+in memory; those of a piece see the keys of every prefix, and the *window* of tokens that ends with the piece and begins where its first
+segment may have begun.
 """
 
 from __future__ import annotations
@@ -18,25 +19,30 @@ from generators.device import load_mlx
 from generators.train.blocks import Heads
 from generators.train.fused import capped, fused, product, scores_backward, through_cap
 from generators.train.gpu.layers import Arrays
-from generators.train.layout import Layout, Segment
+from generators.train.layout import Layout
 
 mx = load_mlx()
 View = Mapping[str, Any]
 """bias: (C, 1, Lq * shared, Lk), 0 where a query may look and -inf elsewhere; without pieces C is 1, and Lq and Lk are T, the number of
-tokens with padding. With pieces, all int32 and padded with the last token, which is padding itself:
-queries: (C, Lq), the tokens of each piece. keys: (C, P + Lq), those of all prefixes and those of the piece. back: (T,), where in (C * Lq) a
-token is. to_prefix: (T,), where among the P it is; P, one behind the last, if it is nowhere there."""
+tokens with padding. With pieces, which are Lq tokens each, all int32:
+keys: (C, P + W), those of all prefixes and those of the window, padded with the last token, which is padding itself. prefixes: (P,), those of
+the prefixes. to_prefix: (T,), where among these a token is; P, one behind the last, if it is none of them. windows: (T, m), where in
+(C * (P + W)) a token is as one of a window, in all windows where it is seen as that; filled up with a place whose gradient is 0.
+rows: (N,), in the last layer, those tokens that something is predicted from; nothing depends on what else goes out of it."""
 
 ROUND = 64  # numbers of tokens are rounded up to a multiple: matrix units like that, and fewer shapes have to be prepared
-PIECES = (255, 383, 511, 767, 1023)  # tokens of a piece, at most, unless a segment is longer; one place more is padding
+PIECES = (128, 192, 256, 384, 512)  # tokens of a piece
 _WHOLE = 2048  # a batch of more tokens is cut into pieces
 _whole = ContextVar("whole", default=_WHOLE)
 _NOBODY = -1  # the group of padding
+# What costs as much as one score of one query head, about, in a model of 2 billion parameters: a token of padding in all layers, and moving
+# a key into a window.
+_OF_A_TOKEN, _OF_A_KEY = 8192, 64
 
 
 @contextmanager
 def in_pieces() -> Iterator[None]:
-    """Batches of any size are cut into pieces, each as small as its longest segment."""
+    """Batches of any size are cut into pieces, as small as can be."""
     before = _whole.set(0)
     try:
         yield
@@ -44,21 +50,19 @@ def in_pieces() -> Iterator[None]:
         _whole.reset(before)
 
 
-def is_whole(tokens: int) -> bool:
-    return tokens <= _whole.get()
-
-
 def rounded(count: int) -> int:
     return -(-count // ROUND) * ROUND
 
 
 class Sight:
-    """Who sees whom in a batch of T tokens, padding included, of which the last is padding."""
+    """Who sees whom in a batch. tokens: T, its tokens with padding, of which the last is padding."""
 
-    def __init__(self, layout: Layout, tokens: int, dtype: Any):
-        """tokens: T, more than the layout's."""
-        group, row = np.full(tokens, _NOBODY, np.int32), np.full(tokens, len(layout.segments) + 1, np.int32)
-        position = np.zeros(tokens, np.int32)
+    def __init__(self, layout: Layout, dtype: Any):
+        self.tokens, self.pieces = rounded(layout.tokens + 1), dict[str, Any]()
+        if self.tokens > _whole.get():
+            self.tokens, self.pieces = _cut(layout)
+        group, row = np.full(self.tokens, _NOBODY, np.int32), np.full(self.tokens, len(layout.segments) + 1, np.int32)
+        position = np.zeros(self.tokens, np.int32)
         position[: layout.tokens] = layout.positions
         prefixes = {segment.prefix.start for segment in layout.segments if segment.prefix is not None}
         number_of_group = 0
@@ -68,7 +72,6 @@ class Sight:
             row[segment.rows] = 0 if segment.rows.start in prefixes else number  # 0 is seen by all of its group
         self._of_tokens = mx.array(np.stack([group, row, position]))
         self._dtype = dtype
-        self.pieces = {} if is_whole(tokens) else pieces_of(layout.segments, tokens)
         self._biases: dict[tuple[int | None, int], Any] = {}
 
     def view(self, heads: Heads) -> dict[str, Any]:
@@ -82,8 +85,9 @@ class Sight:
         queries = keys = self._of_tokens[:, None]
         shared = mx.zeros((1, 1, 1), mx.bool_)
         if self.pieces:  # a prefix is among the keys that all pieces have, and must not count twice
-            queries, keys = self._of_tokens[:, self.pieces["queries"]], self._of_tokens[:, self.pieces["keys"]]
-            shared = (mx.arange(keys.shape[2]) < keys.shape[2] - queries.shape[2])[None, None]
+            keys = self._of_tokens[:, self.pieces["keys"]]
+            queries = self._of_tokens.reshape(3, keys.shape[1], -1)
+            shared = (mx.arange(keys.shape[2]) < _prefixed(self.pieces))[None, None]
         seen = fused(_seen_in_pieces if self.pieces else _seen)(*queries[..., None], *keys[:, :, None], shared, mx.array(window or 2**30))
         return mx.where(seen, mx.array(0, self._dtype), mx.array(-mx.inf, self._dtype))
 
@@ -106,20 +110,26 @@ def _seen_in_pieces(group: Any, row: Any, position: Any, key_group: Any, key_row
 # --- between tokens and pieces
 
 
+def _pieces(view: View) -> int:
+    return view["keys"].shape[0] if "keys" in view else 1
+
+
+def _prefixed(view: View) -> int:
+    """P"""
+    return int(view["prefixes"].shape[0])
+
+
 def _queries(x: Any, heads: Heads, view: View) -> Any:
     """(T, heads, n) to (C, groups, Lq * shared, n)."""
-    x = x[view["queries"]] if "queries" in view else x[None]
-    count, length, _, size = x.shape
-    by_group = x.reshape(count, length, heads.groups, heads.shared, size).transpose(0, 2, 1, 3, 4)
-    return by_group.reshape(count, heads.groups, length * heads.shared, size)
+    count = _pieces(view)
+    by_group = x.reshape(count, -1, heads.groups, heads.shared, x.shape[-1]).transpose(0, 2, 1, 3, 4)
+    return by_group.reshape(count, heads.groups, -1, x.shape[-1])
 
 
-def _from_queries(x: Any, heads: Heads, view: View) -> Any:
+def _from_queries(x: Any, heads: Heads) -> Any:
     """(C, groups, Lq * shared, n) to (T, heads, n)."""
-    count, groups, rows, size = x.shape
-    by_token = x.reshape(count, groups, rows // heads.shared, heads.shared, size).transpose(0, 2, 1, 3, 4)
-    flat = by_token.reshape(-1, heads.heads, size)
-    return flat[view["back"]] if "back" in view else flat
+    count, groups, _, size = x.shape
+    return x.reshape(count, groups, -1, heads.shared, size).transpose(0, 2, 1, 3, 4).reshape(-1, heads.heads, size)
 
 
 def _keys(x: Any, view: View) -> Any:
@@ -128,13 +138,12 @@ def _keys(x: Any, view: View) -> Any:
 
 
 def _from_keys(x: Any, view: View) -> Any:
-    """Gradients: (C, groups, Lk, size) to (T, groups, size); those of a prefix are summed over the pieces."""
+    """Gradients: (C, groups, Lk, size) to (T, groups, size); those of a token are summed over the pieces that see it."""
     x = x.transpose(0, 2, 1, 3)
     if "keys" not in view:
         return x[0]
-    count = view["keys"].shape[1] - view["queries"].shape[1]
-    own = x[:, count:].reshape(-1, *x.shape[2:])[view["back"]]
-    shared = x[:, :count].astype(mx.float32).sum(axis=0).astype(x.dtype)
+    own = x.reshape(-1, *x.shape[2:])[view["windows"]].sum(axis=1)
+    shared = x[:, : _prefixed(view)].astype(mx.float32).sum(axis=0).astype(x.dtype)
     return own + mx.concatenate([shared, mx.zeros((1, *shared.shape[1:]), shared.dtype)])[view["to_prefix"]]
 
 
@@ -149,7 +158,7 @@ def forward(heads: Heads, scale: float, q: Any, k: Any, v: Any, view: View) -> t
     else:
         scores = fused(capped)(asked @ keys, mx.array(scale), mx.array(heads.soft_cap)) + view["bias"]
     weights = mx.softmax(scores, axis=-1, precise=True)
-    return _from_queries(_mm(weights, _keys(v, view)), heads, view).reshape(len(q), -1), weights
+    return _from_queries(_mm(weights, _keys(v, view)), heads).reshape(len(q), -1), weights
 
 
 def back(heads: Heads, scale: float, kept: Arrays, d_mixed: Any, view: View) -> tuple[Any, Any, Any]:
@@ -163,7 +172,7 @@ def back(heads: Heads, scale: float, kept: Arrays, d_mixed: Any, view: View) -> 
     if heads.soft_cap is not None:
         cap = mx.array(heads.soft_cap)
         d_scores = fused(through_cap)(d_scores, fused(capped)(_mm(asked, keys.swapaxes(-1, -2)), mx.array(scale), cap), cap)
-    dq = _from_queries(_mm(d_scores, keys), heads, view)
+    dq = _from_queries(_mm(d_scores, keys), heads)
     return dq, _from_keys(_mm(d_scores.swapaxes(-1, -2), asked), view), _from_keys(d_values, view)
 
 
@@ -181,32 +190,49 @@ def _addmm(c: Any, a: Any, b: Any, scale: float) -> Any:
     return mx.addmm(c[0, 0], a[0, 0], b[0, 0], alpha=scale)[None, None]
 
 
-def pieces_of(segments: tuple[Segment, ...], tokens: int) -> dict[str, Any]:
-    """queries, keys, back and to_prefix of a `View`. A piece holds whole segments; of the lengths that it may have, that with the fewest
-    scores is taken."""
-    prefixes = sorted({(segment.prefix.start, segment.prefix.stop) for segment in segments if segment.prefix is not None})
-    of_prefixes = np.array([token for start, end in prefixes for token in range(start, end)], np.int32)
-    padding, shared_length = tokens - 1, rounded(len(of_prefixes))
-    longest = max(segment.length for segment in segments)
-    lengths = {max(longest, piece) for piece in PIECES} if _whole.get() else {longest}
-    ways = [_filled(segments, most) for most in sorted(lengths)]
-    held, length = min(ways, key=lambda way: len(way[0]) * way[1] * (way[1] + shared_length))
-    shared = np.full(shared_length, padding, np.int32)
-    shared[: len(of_prefixes)] = of_prefixes
-    queries = np.array([piece + [padding] * (length - len(piece)) for piece in held], np.int32)
-    back, to_prefix = np.full(tokens, length - 1, np.int32), np.full(tokens, len(shared), np.int32)
-    back[queries.reshape(-1)] = np.arange(queries.size)
-    to_prefix[of_prefixes] = np.arange(len(of_prefixes))
-    keys = np.concatenate([np.broadcast_to(shared, (len(held), len(shared))), queries], axis=1)
-    return {"queries": mx.array(queries), "keys": mx.array(keys), "back": mx.array(back), "to_prefix": mx.array(to_prefix)}
+# --- cutting
 
 
-def _filled(segments: tuple[Segment, ...], most: int) -> tuple[list[list[int]], int]:
-    """The tokens of each piece, none more than `most`, and the length that all are padded to: so that the last place of each is padding."""
-    held: list[list[int]] = []
-    for segment in sorted(segments, key=lambda segment: -segment.length):
-        fitting = next((piece for piece in held if len(piece) + segment.length <= most), None)
-        if fitting is None:
-            held.append(fitting := [])
-        fitting.extend(range(segment.rows.start, segment.rows.stop))
-    return held, rounded(max(map(len, held)) + 1)
+def _cut(layout: Layout) -> tuple[int, dict[str, Any]]:
+    """T, and keys, prefixes, to_prefix and windows of a `View`, for the length of pieces that costs least."""
+    ways = [_Cut(layout, length) for length in (PIECES if _whole.get() else (ROUND,))]
+    best = min(ways, key=lambda way: way.cost)
+    return best.tokens, best.view()
+
+
+class _Cut:
+    """A batch in pieces of `length` tokens."""
+
+    def __init__(self, layout: Layout, length: int):
+        self.length, self.count = length, layout.tokens // length + 1
+        self.tokens = self.count * length
+        spans = {(segment.prefix.start, segment.prefix.stop) for segment in layout.segments if segment.prefix is not None}
+        self._of_prefixes = np.array([token for span in sorted(spans) for token in range(*span)], np.int64)
+        # of each token, the first and the last one of its segment, if it is seen as one of a window; else itself
+        self._first, self._last = (np.arange(self.tokens) for _ in range(2))
+        for rows in (segment.rows for segment in layout.segments):
+            if (rows.start, rows.stop) not in spans:
+                self._first[rows], self._last[rows] = rows.start, rows.stop - 1
+        self._ends = length * np.arange(1, self.count + 1)
+        self.window = rounded(int((self._ends - self._first.reshape(self.count, length).min(axis=1)).max()))
+
+    @property
+    def cost(self) -> int:
+        """In scores of one query head."""
+        keys = rounded(len(self._of_prefixes)) + self.window
+        return self.tokens * (_OF_A_TOKEN + keys) + self.count * keys * _OF_A_KEY
+
+    def view(self) -> dict[str, Any]:
+        padding, tokens = self.tokens - 1, np.arange(self.tokens)
+        prefixes = np.full(rounded(len(self._of_prefixes)), padding)
+        prefixes[: len(self._of_prefixes)] = self._of_prefixes
+        windows = self._ends[:, None] - self.window + np.arange(self.window)
+        keys = np.concatenate([np.broadcast_to(prefixes, (self.count, len(prefixes))), np.where(windows < 0, padding, windows)], axis=1)
+        to_prefix = np.full(self.tokens, len(prefixes))
+        to_prefix[self._of_prefixes] = np.arange(len(self._of_prefixes))
+        own, last = tokens // self.length, self._last // self.length
+        seeing = own[:, None] + np.arange((last - own).max() + 1)  # the pieces from the token's own to the last of its segment
+        places = seeing * keys.shape[1] + tokens[:, None] - self.length * (seeing + 1) + keys.shape[1]
+        places = np.where(seeing > last[:, None], keys.size - 1, places)  # the last key is padding
+        found = {"keys": keys, "prefixes": prefixes, "to_prefix": to_prefix, "windows": places}
+        return {name: mx.array(array.astype(np.int32)) for name, array in found.items()}

@@ -114,4 +114,4 @@ class Block:
 
     def _fast(self, function: Callable[..., Any], view: View) -> Callable[..., Any]:
         """Compiled where launches are what costs. A batch in pieces is large enough to keep a GPU busy, and has a shape of its own."""
-        return function if device.current().kind == "cpu" or "queries" in view else _compiled(function)
+        return function if device.current().kind == "cpu" or "keys" in view else _compiled(function)

@@ -17,7 +17,7 @@ from generators.device import load_mlx
 from generators.train.blocks import Heads
 from generators.train.gpu import attention
 from generators.train.gpu.attention import View
-from generators.train.gpu.layers import Arrays, Projection, norm, norm_back, turn, turn_back
+from generators.train.gpu.layers import Arrays, Projection, norm, norm_back, spread, turn, turn_back
 
 mx = load_mlx()
 
@@ -66,8 +66,9 @@ class Kind:
 
     def to_gate(self, arrays: Arrays, x: Any, positions: Any, view: View) -> dict[str, Any]:
         """x: (T, width), what comes into the layer. What is kept of it: q_in, k_in, (T, heads, size), as projected, where they are normed;
-        q, k, v, as attention takes them; weights, of the softmax; mixed, what attention gave; attended, where that is normed; middle, the
-        sum between attention and MLP; gate, up; and the `low` of the projections."""
+        q, k, v, as attention takes them; weights, of the softmax; mixed, what attention gave; and, of the view's `rows` if it has any:
+        attended, that of `output` where it is normed; middle, the sum between attention and MLP; gate, up. And the `low` of the
+        projections."""
         (q, k, v), low = self.enter.forward(arrays["enter"], self._normed("before_attention", arrays, x))
         q, k, v = (part.reshape(len(x), -1, self.heads.size) for part in (q, k, v))
         kept = {"v": v, **_named(self.enter, low)}
@@ -76,7 +77,8 @@ class Kind:
         kept["q"] = turn(self.rope.module, self._normed("q", arrays, q), positions)
         kept["k"] = turn(self.rope.module, self._normed("k", arrays, k), positions)
         kept["mixed"], kept["weights"] = attention.forward(self.heads, self.scale, kept["q"], kept["k"], v, view)
-        kept |= self._added(self.output, "after_attention", arrays, kept["mixed"], x, "middle", "attended")
+        mixed, x = (_asked(part, view) for part in (kept["mixed"], x))
+        kept |= self._added(self.output, "after_attention", arrays, mixed, x, "middle", "attended")
         (kept["gate"], kept["up"]), low = self.gate_up.forward(arrays["gate_up"], self._normed("before_mlp", arrays, kept["middle"]))
         return kept | _named(self.gate_up, low)
 
@@ -109,7 +111,10 @@ class Kind:
         d, found = self._mlp_back(arrays, kept, later, d)
         slope = self._norm_back("after_attention", arrays, d, kept["attended"]) if "after_attention" in self._eps else d
         d_mixed, lows = self.output.back(arrays["output"], {"o": slope})
-        found |= self.output.gradients(arrays["output"], kept["mixed"], lows | _own(self.output, kept), {"o": slope})
+        mixed = _asked(kept["mixed"], view)
+        found |= self.output.gradients(arrays["output"], mixed, lows | _own(self.output, kept), {"o": slope})
+        if "rows" in view:
+            d, d_mixed = (spread(part, view["rows"], len(x)) for part in (d, d_mixed))
         slopes = self._attention_back(arrays, kept, d_mixed, positions, view)
         d_normed, lows = self.enter.back(arrays["enter"], slopes, further)
         normed = self._normed("before_attention", arrays, x)
@@ -136,6 +141,10 @@ class Kind:
         if "q" in self._eps:
             dq, dk = self._norm_back("q", arrays, dq, kept["q_in"]), self._norm_back("k", arrays, dk, kept["k_in"])
         return {"q": dq.reshape(len(dq), -1), "k": dk.reshape(len(dk), -1), "v": dv.reshape(len(dv), -1)}
+
+
+def _asked(x: Any, view: View) -> Any:
+    return x[view["rows"]] if "rows" in view else x
 
 
 def _named(projection: Projection, lows: Arrays) -> dict[str, Any]:

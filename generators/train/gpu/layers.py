@@ -14,6 +14,7 @@ from typing import Any
 from generators.device import load_mlx
 from generators.errors import UserError
 from generators.train.blocks import Named
+from generators.train.fused import fused, times
 
 mx = load_mlx()
 Arrays = Mapping[str, Any]
@@ -124,7 +125,7 @@ def norm(x: Any, weight: Any, eps: float) -> Any:
 
 def norm_back(d: Any, x: Any, weight: Any, eps: float) -> Any:
     """The gradient of x. Without a weight, as MLX would sum the gradient of that too."""
-    _, found = mx.vjp(lambda x: mx.fast.rms_norm(x, None, eps), [x], [d * weight])
+    _, found = mx.vjp(lambda x: mx.fast.rms_norm(x, None, eps), [x], [fused(times)(d, weight)])
     return found[0]
 
 
@@ -136,6 +137,11 @@ def turn(rope: Any, x: Any, positions: Any) -> Any:
 def turn_back(rope: Any, d: Any, positions: Any) -> Any:
     _, found = mx.vjp(lambda x: turn(rope, x, positions), [d], [d])
     return found[0]
+
+
+def spread(rows: Any, index: Any, count: int) -> Any:
+    """(count, n), zeros but for `rows` (N, n), which are added where `index` (N,) says."""
+    return mx.zeros((count, rows.shape[1]), rows.dtype).at[index].add(rows)
 
 
 def linear_of(role: str, named: Named) -> tuple[Linear, dict[str, Any]]:

@@ -31,12 +31,12 @@ class _Pace:
 
     def __init__(self) -> None:
         self._under_way: deque[Any] = deque()
-        self._ahead = _AHEAD[device.current().kind]
+        self.ahead = _AHEAD[device.current().kind]
 
     def __call__(self, *arrays: Any) -> None:
         mx.async_eval(*arrays)
         self._under_way.append(arrays[0])
-        if len(self._under_way) > self._ahead:
+        if len(self._under_way) > self.ahead:
             mx.eval(self._under_way.popleft())
 
 
@@ -55,10 +55,14 @@ class Decoder:
         self.lowest = next((index for index, block in enumerate(self.blocks) if block.adapters()), len(self.blocks))
         self._vector = vector or Vector(lora.parameters(model))
 
-    def arrays(self, dtype: Any) -> list[dict[str, Any]]:
-        """Those of each block, with the adapters' values as they are now."""
-        adapters = self._vector.split(self._vector.of(lora.parameters(self.model)).astype(dtype))
-        return [block.arrays(adapters) for block in self.blocks]
+    def adapters(self) -> Any:
+        """As one array, the same one as long as they are the same."""
+        return self._vector.of(lora.parameters(self.model))
+
+    def arrays(self, adapters: Any) -> list[dict[str, Any]]:
+        """Those of each block. adapters: as one array, in the dtype of the activations."""
+        parts = self._vector.split(adapters)
+        return [block.arrays(parts) for block in self.blocks]
 
 
 class Plan:
@@ -68,7 +72,8 @@ class Plan:
     float32, 1 for a target and 0 for padding. sight: who sees whom."""
 
     def __init__(self, layout: Layout, dtype: Any):
-        tokens, targets = rounded(layout.tokens + 1), rounded(len(layout.targets))
+        self.sight = Sight(layout, dtype)
+        tokens, targets = self.sight.tokens, rounded(len(layout.targets))
 
         def padded(values: Any, count: int, with_what: int) -> Any:
             return mx.array(np.pad(values, (0, count - len(values)), constant_values=with_what).astype(np.int32))
@@ -76,54 +81,71 @@ class Plan:
         self.ids, self.positions = padded(layout.ids, tokens, 0), padded(layout.positions, tokens, 0)
         self.predicting, self.targets = padded(layout.predicting, targets, tokens - 1), padded(layout.targets, targets, 0)
         self.counts = mx.array((np.arange(targets) < len(layout.targets)).astype(np.float32))
-        self.sight = Sight(layout, tokens, dtype)
 
 
 class Step:
     """One batch with the adapters as they are."""
 
     def __init__(self, decoder: Decoder, plan: Plan):
-        self.decoder, self.plan, self.pace = decoder, plan, _Pace()
+        self._decoder, self._plan, self._pace = decoder, plan, _Pace()
         x = decoder.embed(plan.ids)
-        self.x = x if decoder.scale == 1 else x * decoder.scale
-        self.arrays = decoder.arrays(x.dtype)
+        self._inputs = [x if decoder.scale == 1 else x * decoder.scale]  # of each layer; at last, what goes out of the last one
+        self._kept: list[dict[str, Any]] = []  # of each layer, what its backward pass takes
+        self._adapters = decoder.adapters()
+        self._arrays = decoder.arrays(self._adapters.astype(x.dtype))
+
+    def is_of_now(self) -> bool:
+        """Whether the adapters are still as this step took them."""
+        return self._decoder.adapters() is self._adapters
+
+    def begin(self) -> None:
+        """Have the GPU compute as many layers as may wait for it."""
+        for _ in range(min(self._pace.ahead, len(self._decoder.blocks))):
+            self._forward(True)
 
     def loss(self) -> Any:
         """The summed cross-entropy of the targets, in nats, a scalar."""
-        x = self.x
-        for block, arrays in zip(self.decoder.blocks, self.arrays, strict=True):
-            x = block.forward(arrays, x, self.plan.positions, self.plan.sight.view(block.kind.heads))[0]
-            self.pace(x)
-        return self._head(x[self.plan.predicting], False)[0]
+        while len(self._inputs) <= len(self._decoder.blocks):
+            self._forward(False)
+        return self._head(self._inputs.pop(), False)[0]
 
     def loss_and_gradients(self) -> tuple[Any, dict[str, Any]]:
         """The loss, and its gradients by the names of the model's parameters."""
-        decoder, inputs, kept = self.decoder, [self.x], list[dict[str, Any]]()
-        for index, (block, arrays) in enumerate(zip(decoder.blocks, self.arrays, strict=True)):
-            result, found = block.forward(arrays, inputs[-1], self.plan.positions, self.plan.sight.view(block.kind.heads))
-            kept.append({} if decoder.recompute or index < decoder.lowest else found)
-            inputs.append(result)
-            self.pace(result)
-        del found
-        x = inputs.pop()
-        asking = x[self.plan.predicting]
+        decoder, gradients = self._decoder, dict[str, Any]()
+        while len(self._inputs) <= len(decoder.blocks):
+            self._forward(True)
+        asking = self._inputs.pop()
         loss, slope = self._head(asking, True)
-        d = mx.zeros_like(x).at[self.plan.predicting].add(norm_back(slope, asking, decoder.norm, decoder.eps))
-        self.pace(d, loss)
-        gradients: dict[str, Any] = {}
+        d = norm_back(slope, asking, decoder.norm, decoder.eps)
+        self._pace(d, loss)
         for index in range(len(decoder.blocks) - 1, decoder.lowest - 1, -1):
-            d, new = self._back(index, inputs.pop(), kept.pop(), d)
-            self.pace(*([] if d is None else [d]), *new.values())
+            d, new = self._back(index, d)
+            self._pace(*([] if d is None else [d]), *new.values())
             gradients |= new
         return loss, gradients
 
-    def _back(self, index: int, x: Any, kept: dict[str, Any], d: Any) -> tuple[Any, dict[str, Any]]:
-        block, arrays = self.decoder.blocks[index], self.arrays[index]
-        view = self.plan.sight.view(block.kind.heads)
+    def _view(self, index: int) -> dict[str, Any]:
+        found = self._plan.sight.view(self._decoder.blocks[index].kind.heads)
+        return found | {"rows": self._plan.predicting} if index == len(self._decoder.blocks) - 1 else found
+
+    def _forward(self, backward_too: bool) -> None:
+        """The next layer."""
+        index, decoder = len(self._inputs) - 1, self._decoder
+        x, found = decoder.blocks[index].forward(self._arrays[index], self._inputs[-1], self._plan.positions, self._view(index))
+        if backward_too:
+            self._kept.append({} if decoder.recompute or index < decoder.lowest else found)
+        else:
+            self._inputs[-1] = None
+        self._inputs.append(x)
+        self._pace(x)
+
+    def _back(self, index: int, d: Any) -> tuple[Any, dict[str, Any]]:
+        block, arrays, view = self._decoder.blocks[index], self._arrays[index], self._view(index)
+        x, kept = self._inputs.pop(), self._kept.pop()
         if not kept:
-            _, kept = block.forward(arrays, x, self.plan.positions, view)
-        return block.backward(arrays, x, kept, d, self.plan.positions, view, index > self.decoder.lowest)
+            _, kept = block.forward(arrays, x, self._plan.positions, view)
+        return block.backward(arrays, x, kept, d, self._plan.positions, view, index > self._decoder.lowest)
 
     def _head(self, asking: Any, with_gradient: bool) -> tuple[Any, Any]:
-        final = norm(asking, self.decoder.norm, self.decoder.eps)
-        return self.decoder.head.loss(final, self.plan.targets, self.plan.counts, with_gradient)
+        final = norm(asking, self._decoder.norm, self._decoder.eps)
+        return self._decoder.head.loss(final, self._plan.targets, self._plan.counts, with_gradient)
