@@ -62,8 +62,9 @@ def test_loss_and_gradients_equal_the_plain_way(architecture: str) -> None:
 def test_a_batch_in_pieces_equals_the_plain_way(architecture: str, in_pieces: None) -> None:
     model = model_of(architecture)
     rows = random_rows(9, model.args.vocab_size, seed=1)
-    view = attention.Sight(layout_of(data.group_rows(rows)), mx.float32).pieces
-    assert len(view["keys"]) > 2 and view["windows"].shape[1] > 1 and len(view["prefixes"])
+    layout = layout_of(data.group_rows(rows))
+    cut = attention.cheapest_cut(layout)
+    assert len(cut.keys) > 2 and len(cut.prefixes) and max(segment.length for segment in layout.segments) > attention.ROUND
     assert_exact(model, rows)
 
 
@@ -78,10 +79,8 @@ def test_pieces_with_and_without_a_prefix_give_the_same(prefixes: tuple[int, ...
 def test_the_way_to_cut_a_batch_that_costs_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "ROUND", 8)
     layout = layout_of(data.group_rows(random_rows(90, 300, seed=1, prefixes=(90,), longest=60)))
-    sight = attention.Sight(layout, mx.float32)
-    costs = {length: attention._Cut(layout, length).cost for length in attention.PIECES}
-    assert sight.tokens // len(sight.pieces["keys"]) == min(costs, key=lambda length: costs[length])
-    assert len(set(costs.values())) == len(costs)
+    ways = {length: attention.Cut(layout, length).cost for length in attention.PIECES}
+    assert attention.cheapest_cut(layout).cost == min(ways.values()) and len(set(ways.values())) > 1
 
 
 def test_every_batch_size_gives_the_same() -> None:
@@ -302,7 +301,7 @@ def _thirty_times(*arguments: Any) -> Any:
         ("generators.train.gpu.passes.norm", _thirty_times, "its loss of "),
         ("generators.train.gpu.kind.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
         ("generators.train.gpu.attention.forward", _fails, "it fails with [metal::Device] Unable to build metal library"),
-        ("generators.train.gpu.attention._cut", _fails, "it fails with [metal::Device] Unable to build metal library"),
+        ("generators.train.gpu.attention.cheapest_cut", _fails, "it fails with [metal::Device] Unable to build metal library"),
     ],
 )
 def test_an_engine_that_computes_something_else_or_fails_is_left_out_and_said(

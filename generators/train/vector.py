@@ -5,9 +5,12 @@ It is hundreds of small arrays, each of which costs a GPU a launch for whatever 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from generators.device import load_mlx
 
@@ -27,6 +30,11 @@ class Vector:
 
     def joined(self, arrays: Mapping[str, Any]) -> Any:
         return mx.concatenate([arrays[name].reshape(-1) for name in self.shapes])
+
+    def filled(self, numbers: Mapping[str, float]) -> Any:
+        """A vector that has a number wherever the array of that name is, and 1 elsewhere."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        return mx.array(np.repeat([numbers.get(name, 1.0) for name in self.shapes], sizes).astype(np.float32))
 
     def split(self, vector: Any) -> dict[str, Any]:
         """Views of it, by name."""

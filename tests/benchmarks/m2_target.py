@@ -102,9 +102,7 @@ def size_of(batch: Any) -> Size:
     mx = load_mlx()
     layout = layout_of(batch)
     sight = attention.Sight(layout, mx.bfloat16)
-    tokens = sight.tokens
-    scores = tokens * (sight.pieces["keys"].shape[1] if sight.pieces else tokens)
-    return Size(tokens, attention.rounded(len(layout.targets)), scores)
+    return Size(sight.tokens, attention.rounded(len(layout.targets)), sight.scores)
 
 
 def step_operations(model: Model, size: Size, rank: int, checkpointing: bool) -> float:

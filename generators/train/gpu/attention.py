@@ -1,9 +1,9 @@
 """Attention of all tokens of a batch at once: who sees whom is a matrix, the same for every layer.
 
 A batch of chat samples is so short that one dense product of all its queries with all its keys costs less than the launches that would
-spare the masked part. A larger batch is cut into *pieces* of equally many tokens, wherever that falls, so that queries need not be moved
-in memory; those of a piece see the keys of every prefix, and the *window* of tokens that ends with the piece and begins where its first
-segment may have begun.
+spare the masked part. A larger batch is cut into *pieces* of equally many tokens, wherever that falls, so that nothing has to be gathered.
+The queries of a piece see the keys of every prefix, and those of a *window*: the piece itself and as many before it as a segment may
+lie in.
 """
 
 from __future__ import annotations
@@ -24,20 +24,15 @@ from generators.train.layout import Layout
 mx = load_mlx()
 View = Mapping[str, Any]
 """bias: (C, 1, Lq * shared, Lk), 0 where a query may look and -inf elsewhere; without pieces C is 1, and Lq and Lk are T, the number of
-tokens with padding. With pieces, which are Lq tokens each, all int32:
-keys: (C, P + W), those of all prefixes and those of the window, padded with the last token, which is padding itself. prefixes: (P,), those of
-the prefixes. to_prefix: (T,), where among these a token is; P, one behind the last, if it is none of them. windows: (T, m), where in
-(C * (P + W)) a token is as one of a window, in all windows where it is seen as that; filled up with a place whose gradient is 0.
-rows: (N,), in the last layer, those tokens that something is predicted from; nothing depends on what else goes out of it."""
+tokens with padding. With pieces Lq is T / C, Lk is P + n Lq for windows of n pieces, and there is
+prefixes: (P,) int32, the tokens of all prefixes, padded with the last token, which is padding itself.
+rows: (N,) int32, in the last layer: those tokens that something is predicted from. Nothing depends on what else goes out of it."""
 
 ROUND = 64  # numbers of tokens are rounded up to a multiple: matrix units like that, and fewer shapes have to be prepared
-PIECES = (128, 192, 256, 384, 512)  # tokens of a piece
+PIECES = (64, 128, 192, 256, 384)  # tokens of a piece
 _WHOLE = 2048  # a batch of more tokens is cut into pieces
 _whole = ContextVar("whole", default=_WHOLE)
 _NOBODY = -1  # the group of padding
-# What costs as much as one score of one query head, about, in a model of 2 billion parameters: a token of padding in all layers, and moving
-# a key into a window.
-_OF_A_TOKEN, _OF_A_KEY = 8192, 64
 
 
 @contextmanager
@@ -58,9 +53,10 @@ class Sight:
     """Who sees whom in a batch. tokens: T, its tokens with padding, of which the last is padding."""
 
     def __init__(self, layout: Layout, dtype: Any):
-        self.tokens, self.pieces = rounded(layout.tokens + 1), dict[str, Any]()
-        if self.tokens > _whole.get():
-            self.tokens, self.pieces = _cut(layout)
+        self.tokens = rounded(layout.tokens + 1)
+        self.cut = cheapest_cut(layout) if self.tokens > _whole.get() else None
+        if self.cut:
+            self.tokens = self.cut.tokens
         group, row = np.full(self.tokens, _NOBODY, np.int32), np.full(self.tokens, len(layout.segments) + 1, np.int32)
         position = np.zeros(self.tokens, np.int32)
         position[: layout.tokens] = layout.positions
@@ -72,23 +68,29 @@ class Sight:
             row[segment.rows] = 0 if segment.rows.start in prefixes else number  # 0 is seen by all of its group
         self._of_tokens = mx.array(np.stack([group, row, position]))
         self._dtype = dtype
+        self._pieces = {"prefixes": mx.array(self.cut.prefixes.astype(np.int32))} if self.cut else {}
         self._biases: dict[tuple[int | None, int], Any] = {}
+
+    @property
+    def scores(self) -> int:
+        """Those of one query head."""
+        return self.tokens * (self.cut.keys.shape[1] if self.cut else self.tokens)
 
     def view(self, heads: Heads) -> dict[str, Any]:
         key = (heads.window, heads.shared)
         if key not in self._biases:
             self._biases[key] = mx.repeat(self._bias(heads.window), heads.shared, axis=1)[:, None]
-        return {"bias": self._biases[key], **self.pieces}
+        return {"bias": self._biases[key], **self._pieces}
 
     def _bias(self, window: int | None) -> Any:
         """(C, Lq, Lk)"""
         queries = keys = self._of_tokens[:, None]
         shared = mx.zeros((1, 1, 1), mx.bool_)
-        if self.pieces:  # a prefix is among the keys that all pieces have, and must not count twice
-            keys = self._of_tokens[:, self.pieces["keys"]]
+        if self.cut:  # a prefix is among the keys that all pieces have, and must not count twice
+            keys = self._of_tokens[:, mx.array(self.cut.keys.astype(np.int32))]
             queries = self._of_tokens.reshape(3, keys.shape[1], -1)
-            shared = (mx.arange(keys.shape[2]) < _prefixed(self.pieces))[None, None]
-        seen = fused(_seen_in_pieces if self.pieces else _seen)(*queries[..., None], *keys[:, :, None], shared, mx.array(window or 2**30))
+            shared = (mx.arange(keys.shape[2]) < len(self.cut.prefixes))[None, None]
+        seen = fused(_seen_in_pieces if self.cut else _seen)(*queries[..., None], *keys[:, :, None], shared, mx.array(window or 2**30))
         return mx.where(seen, mx.array(0, self._dtype), mx.array(-mx.inf, self._dtype))
 
 
@@ -107,21 +109,45 @@ def _seen_in_pieces(group: Any, row: Any, position: Any, key_group: Any, key_row
     return _near(group, position, key_group, key_position, window) & mx.where(shared, key_row == 0, own)
 
 
+# --- where to cut
+
+# What costs as much as one score of one query head, about, in a model of 2 billion parameters: a token of padding in all layers, and a key
+# that is copied into a window.
+_OF_A_TOKEN, _OF_A_KEY = 8192, 16
+
+
+class Cut:
+    """A batch in pieces of `length` tokens. tokens: T. prefixes: (P,), as a `View` has it. keys: (C, Lk), which tokens a piece sees."""
+
+    def __init__(self, layout: Layout, length: int):
+        count = layout.tokens // length + 1
+        self.tokens = count * length
+        spans = {(segment.prefix.start, segment.prefix.stop) for segment in layout.segments if segment.prefix is not None}
+        of_prefixes = [token for span in sorted(spans) for token in range(*span)]
+        self.prefixes = np.full(rounded(len(of_prefixes)), self.tokens - 1)
+        self.prefixes[: len(of_prefixes)] = of_prefixes
+        own = [segment.rows for segment in layout.segments if (segment.rows.start, segment.rows.stop) not in spans]
+        pieces = max(((rows.stop - 1) // length - rows.start // length + 1 for rows in own), default=1)
+        window = length * (np.arange(count)[:, None] - (pieces - 1)) + np.arange(length * pieces)
+        window[window < 0] = self.tokens - 1
+        self.keys = np.concatenate([np.broadcast_to(self.prefixes, (count, len(self.prefixes))), window], axis=1)
+
+    @property
+    def cost(self) -> int:
+        """In scores of one query head."""
+        return self.tokens * (_OF_A_TOKEN + self.keys.shape[1]) + self.keys.size * _OF_A_KEY
+
+
+def cheapest_cut(layout: Layout) -> Cut:
+    return min((Cut(layout, length) for length in (PIECES if _whole.get() else (ROUND,))), key=lambda cut: cut.cost)
+
+
 # --- between tokens and pieces
-
-
-def _pieces(view: View) -> int:
-    return view["keys"].shape[0] if "keys" in view else 1
-
-
-def _prefixed(view: View) -> int:
-    """P"""
-    return int(view["prefixes"].shape[0])
 
 
 def _queries(x: Any, heads: Heads, view: View) -> Any:
     """(T, heads, n) to (C, groups, Lq * shared, n)."""
-    count = _pieces(view)
+    count = view["bias"].shape[0]
     by_group = x.reshape(count, -1, heads.groups, heads.shared, x.shape[-1]).transpose(0, 2, 1, 3, 4)
     return by_group.reshape(count, heads.groups, -1, x.shape[-1])
 
@@ -132,19 +158,40 @@ def _from_queries(x: Any, heads: Heads) -> Any:
     return x.reshape(count, groups, -1, heads.shared, size).transpose(0, 2, 1, 3, 4).reshape(-1, heads.heads, size)
 
 
-def _keys(x: Any, view: View) -> Any:
+def _window(heads: Heads, view: View) -> tuple[int, int, int, int]:
+    """C, P, Lq and n."""
+    count, _, asking, keys = view["bias"].shape
+    prefixed, length = view["prefixes"].shape[0], asking // heads.shared
+    return count, prefixed, length, (keys - prefixed) // length
+
+
+def _keys(x: Any, heads: Heads, view: View) -> Any:
     """(T, groups, size) to (C, groups, Lk, size)."""
-    return (x[view["keys"]] if "keys" in view else x[None]).transpose(0, 2, 1, 3)
+    if "prefixes" not in view:
+        return x[None].transpose(0, 2, 1, 3)
+    count, prefixed, length, pieces = _window(heads, view)
+    x = x.reshape(-1, heads.keys)
+    before = mx.zeros(((pieces - 1) * length, heads.keys), x.dtype)
+    windows = mx.as_strided(mx.concatenate([before, x]), (count, pieces * length, heads.keys), (length * heads.keys, heads.keys, 1))
+    shared = mx.broadcast_to(x[view["prefixes"]], (count, prefixed, heads.keys))
+    return mx.concatenate([shared, windows], axis=1).reshape(count, -1, heads.groups, heads.size).transpose(0, 2, 1, 3)
 
 
-def _from_keys(x: Any, view: View) -> Any:
+def _from_keys(x: Any, heads: Heads, view: View) -> Any:
     """Gradients: (C, groups, Lk, size) to (T, groups, size); those of a token are summed over the pieces that see it."""
     x = x.transpose(0, 2, 1, 3)
-    if "keys" not in view:
+    if "prefixes" not in view:
         return x[0]
-    own = x.reshape(-1, *x.shape[2:])[view["windows"]].sum(axis=1)
-    shared = x[:, : _prefixed(view)].astype(mx.float32).sum(axis=0).astype(x.dtype)
-    return own + mx.concatenate([shared, mx.zeros((1, *shared.shape[1:]), shared.dtype)])[view["to_prefix"]]
+    count, prefixed, length, pieces = _window(heads, view)
+    x = x.reshape(count, -1)
+    shared = x[:, : prefixed * heads.keys].astype(mx.float32).sum(axis=0).astype(x.dtype)
+    # the tokens of piece c are the last ones of window c, those before the last of window c + 1, ...
+    piece, all_keys = length * heads.keys, x.shape[1]
+    own = mx.as_strided(
+        mx.pad(x, [(0, pieces - 1), (0, 0)]), (count, pieces, piece), (all_keys, all_keys - piece, 1), all_keys - piece
+    ).sum(axis=1)  # fmt: skip
+    summed = own.reshape(-1, heads.keys).at[view["prefixes"]].add(shared.reshape(prefixed, heads.keys))
+    return summed.reshape(-1, heads.groups, heads.size)
 
 
 # --- the passes
@@ -152,13 +199,13 @@ def _from_keys(x: Any, view: View) -> Any:
 
 def forward(heads: Heads, scale: float, q: Any, k: Any, v: Any, view: View) -> tuple[Any, Any]:
     """q: (T, heads, size); k, v: (T, groups, size). Returns (T, heads * size), and the softmax weights for the backward pass."""
-    asked, keys = _queries(q, heads, view), _keys(k, view).swapaxes(-1, -2)
+    asked, keys = _queries(q, heads, view), _keys(k, heads, view).swapaxes(-1, -2)
     if heads.soft_cap is None:
         scores = _addmm(view["bias"], asked, keys, scale)
     else:
         scores = fused(capped)(asked @ keys, mx.array(scale), mx.array(heads.soft_cap)) + view["bias"]
     weights = mx.softmax(scores, axis=-1, precise=True)
-    return _from_queries(_mm(weights, _keys(v, view)), heads).reshape(len(q), -1), weights
+    return _from_queries(_mm(weights, _keys(v, heads, view)), heads).reshape(len(q), -1), weights
 
 
 def back(heads: Heads, scale: float, kept: Arrays, d_mixed: Any, view: View) -> tuple[Any, Any, Any]:
@@ -166,14 +213,15 @@ def back(heads: Heads, scale: float, kept: Arrays, d_mixed: Any, view: View) -> 
     by_head = (len(d_mixed), heads.heads, heads.size)
     along = fused(product)(kept["mixed"], d_mixed).reshape(by_head).sum(axis=-1, keepdims=True)
     along, slope = _queries(along, heads, view), _queries(d_mixed.reshape(by_head), heads, view)
-    asked, keys, values, weights = _queries(kept["q"], heads, view), _keys(kept["k"], view), _keys(kept["v"], view), kept["weights"]
+    asked, keys, values = _queries(kept["q"], heads, view), _keys(kept["k"], heads, view), _keys(kept["v"], heads, view)
+    weights = kept["weights"]
     d_values = _mm(weights.swapaxes(-1, -2), slope)
     d_scores = fused(scores_backward)(weights, _mm(slope, values.swapaxes(-1, -2)), along, mx.array(scale))
     if heads.soft_cap is not None:
         cap = mx.array(heads.soft_cap)
         d_scores = fused(through_cap)(d_scores, fused(capped)(_mm(asked, keys.swapaxes(-1, -2)), mx.array(scale), cap), cap)
     dq = _from_queries(_mm(d_scores, keys), heads)
-    return dq, _from_keys(_mm(d_scores.swapaxes(-1, -2), asked), view), _from_keys(d_values, view)
+    return dq, _from_keys(_mm(d_scores.swapaxes(-1, -2), asked), heads, view), _from_keys(d_values, heads, view)
 
 
 def _mm(a: Any, b: Any) -> Any:
@@ -188,51 +236,3 @@ def _addmm(c: Any, a: Any, b: Any, scale: float) -> Any:
     if a.shape[0] * a.shape[1] > 1:
         return mx.addmm(mx.broadcast_to(c, (*a.shape[:2], *c.shape[2:])), a, b, alpha=scale)
     return mx.addmm(c[0, 0], a[0, 0], b[0, 0], alpha=scale)[None, None]
-
-
-# --- cutting
-
-
-def _cut(layout: Layout) -> tuple[int, dict[str, Any]]:
-    """T, and keys, prefixes, to_prefix and windows of a `View`, for the length of pieces that costs least."""
-    ways = [_Cut(layout, length) for length in (PIECES if _whole.get() else (ROUND,))]
-    best = min(ways, key=lambda way: way.cost)
-    return best.tokens, best.view()
-
-
-class _Cut:
-    """A batch in pieces of `length` tokens."""
-
-    def __init__(self, layout: Layout, length: int):
-        self.length, self.count = length, layout.tokens // length + 1
-        self.tokens = self.count * length
-        spans = {(segment.prefix.start, segment.prefix.stop) for segment in layout.segments if segment.prefix is not None}
-        self._of_prefixes = np.array([token for span in sorted(spans) for token in range(*span)], np.int64)
-        # of each token, the first and the last one of its segment, if it is seen as one of a window; else itself
-        self._first, self._last = (np.arange(self.tokens) for _ in range(2))
-        for rows in (segment.rows for segment in layout.segments):
-            if (rows.start, rows.stop) not in spans:
-                self._first[rows], self._last[rows] = rows.start, rows.stop - 1
-        self._ends = length * np.arange(1, self.count + 1)
-        self.window = rounded(int((self._ends - self._first.reshape(self.count, length).min(axis=1)).max()))
-
-    @property
-    def cost(self) -> int:
-        """In scores of one query head."""
-        keys = rounded(len(self._of_prefixes)) + self.window
-        return self.tokens * (_OF_A_TOKEN + keys) + self.count * keys * _OF_A_KEY
-
-    def view(self) -> dict[str, Any]:
-        padding, tokens = self.tokens - 1, np.arange(self.tokens)
-        prefixes = np.full(rounded(len(self._of_prefixes)), padding)
-        prefixes[: len(self._of_prefixes)] = self._of_prefixes
-        windows = self._ends[:, None] - self.window + np.arange(self.window)
-        keys = np.concatenate([np.broadcast_to(prefixes, (self.count, len(prefixes))), np.where(windows < 0, padding, windows)], axis=1)
-        to_prefix = np.full(self.tokens, len(prefixes))
-        to_prefix[self._of_prefixes] = np.arange(len(self._of_prefixes))
-        own, last = tokens // self.length, self._last // self.length
-        seeing = own[:, None] + np.arange((last - own).max() + 1)  # the pieces from the token's own to the last of its segment
-        places = seeing * keys.shape[1] + tokens[:, None] - self.length * (seeing + 1) + keys.shape[1]
-        places = np.where(seeing > last[:, None], keys.size - 1, places)  # the last key is padding
-        found = {"keys": keys, "prefixes": prefixes, "to_prefix": to_prefix, "windows": places}
-        return {name: mx.array(array.astype(np.int32)) for name, array in found.items()}

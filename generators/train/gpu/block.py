@@ -18,6 +18,10 @@ from generators.train.gpu.layers import Arrays, Projection, linear_of
 
 mx = load_mlx()
 
+# Whether what goes into `down` is kept for the backward pass, or computed again from gate and up: a pass over memory that a Mac is short of,
+# and that a large GPU is not.
+_KEEPS_HIDDEN = {"cuda": True, "metal": False, "cpu": False}
+
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,13 +77,13 @@ class Block:
         self._norms = {name: module.weight + offset if offset else module.weight for name, module in there.items()}
         self._frozen = {role: arrays for role, (_, arrays) in found.items()}
 
-    def adapters(self) -> list[str]:
-        """The names of its linear layers that have one."""
+    def adapters(self) -> dict[str, float]:
+        """The names of its linear layers that have one, and its scale."""
         linears = [linear for projection in self.kind.projections() for linear in projection.linears]
-        return [self._names[linear.role] for linear in linears if linear.rank]
+        return {self._names[linear.role]: linear.scale for linear in linears if linear.rank}
 
     def arrays(self, adapters: Arrays) -> dict[str, Any]:
-        """What the functions of `kind` take. adapters: by the names of the model's parameters."""
+        """What the functions of `kind` take. adapters: by the names of the model's parameters, each B times its scale."""
         known = self.adapters()
         parts = {role: tuple(adapters[f"{name}.lora_{part}"] for part in "ab") for role, name in self._names.items() if name in known}
         found: dict[str, Any] = {"norms": self._norms}
@@ -92,6 +96,8 @@ class Block:
         kind = self.kind
         kept = self._fast(kind.to_gate, view)(arrays, x, positions, view)
         hidden = gated(kind.activation)(kept["gate"], kept["up"])
+        if _KEEPS_HIDDEN[device.current().kind]:
+            kept["hidden"] = hidden
         out = self._fast(kind.from_hidden, view)(arrays, hidden, kept["middle"])
         return out.pop("result"), kept | out
 
@@ -101,11 +107,11 @@ class Block:
         """d: the gradient of what `forward` gave. That of x, or None unless it is needed `further` down; and those of the adapters, by the
         names of the model's parameters."""
         kind = self.kind
-        gate, up, fed = kept.pop("gate"), kept.pop("up"), kept.pop("fed", d)
+        gate, up, fed, hidden = kept.pop("gate"), kept.pop("up"), kept.pop("fed", d), kept.pop("hidden", None)
         later = self._fast(kind.to_hidden, view)(arrays, d, fed)
         d_hidden = later.pop("d_hidden")
-        later |= {"hidden": gated(kind.activation)(gate, up), "d_up": gated(kind.activation)(gate, d_hidden)}
-        later["d_gate"] = gate_gradient(kind.activation)(gate, up, d_hidden)
+        later["hidden"] = gated(kind.activation)(gate, up) if hidden is None else hidden
+        later |= {"d_up": gated(kind.activation)(gate, d_hidden), "d_gate": gate_gradient(kind.activation)(gate, up, d_hidden)}
         later |= {name: kept[name] for name in kept if name.startswith(f"{kind.down.name}.")}
         function = self._fast(kind.from_gate if further else kind.from_lowest_gate, view)
         d_x, found = function(arrays, x, kept, later, d, positions, view)
@@ -113,5 +119,6 @@ class Block:
         return d_x[0] if d_x else None, {f"{self._names[role]}.{part}": array for role, part, array in by_role}
 
     def _fast(self, function: Callable[..., Any], view: View) -> Callable[..., Any]:
-        """Compiled where launches are what costs. A batch in pieces is large enough to keep a GPU busy, and has a shape of its own."""
-        return function if device.current().kind == "cpu" or "keys" in view else _compiled(function)
+        """Compiled where launches are what costs, and where the same shapes come again: a batch in pieces keeps a GPU busy as it is, and the
+        numbers of tokens and targets are seldom the same together."""
+        return function if device.current().kind == "cpu" or "prefixes" in view or "rows" in view else _compiled(function)

@@ -55,18 +55,18 @@ class Linear:
 
 @dataclass(frozen=True)
 class Projection:
-    """Linear layers of one input, all of which have the same scale. The As of their adapters, transposed, stand one above the other, so
-    that one thin product serves all of them, and what is of one layer are rows, which need not be copied.
+    """Linear layers of one input. The As of their adapters, transposed, stand one above the other, so that one thin product serves all of
+    them, and what is of one layer are rows, which need not be copied.
 
-    In its arrays the frozen ones of a layer stand under its role, the Bs (rank, outputs) under `b.` and the role, the As (sum of ranks,
-    inputs) under `a`, and what the forward pass leaves for the backward, (x A)ᵀ of shape (sum of ranks, rows), under `low`.
+    In its arrays the frozen ones of a layer stand under its role, the Bs (rank, outputs), times the scale, under `b.` and the role, the As
+    (sum of ranks, inputs) under `a`, and what the forward pass leaves for the backward, (x A)ᵀ of shape (sum of ranks, rows), under `low`.
     """
 
     name: str
     linears: tuple[Linear, ...]
 
     def adapters(self, of_role: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-        """The arrays of the adapters, from A (inputs, rank) and B by role."""
+        """The arrays of the adapters, from A (inputs, rank) and B times its scale by role."""
         parts = [of_role[linear.role][0].T for linear in self._adapted]
         found = {f"b.{linear.role}": of_role[linear.role][1] for linear in self._adapted}
         return found | ({"a": parts[0] if len(parts) == 1 else mx.concatenate(parts)} if parts else {})
@@ -89,7 +89,7 @@ class Projection:
         for linear in self.linears:
             y = linear.times(arrays[linear.role], x, onto)
             if linear.rank:
-                y = mx.addmm(y, low[rows[linear.role]].T, arrays[f"b.{linear.role}"], alpha=linear.scale)
+                y = mx.addmm(y, low[rows[linear.role]].T, arrays[f"b.{linear.role}"])
             outputs.append(y)
         return outputs, {} if low is None else {"low": low}
 
@@ -97,7 +97,7 @@ class Projection:
         """slopes: (rows, outputs) by role, the gradients of the outputs. That of x, (rows, inputs), or None unless `wanted`; and that of
         `low`, by the name `d_low`, if there is one."""
         parts = [arrays[f"b.{linear.role}"] @ slopes[linear.role].T for linear in self._adapted]
-        d_low = (parts[0] if len(parts) == 1 else mx.concatenate(parts)) * self._adapted[0].scale if parts else None
+        d_low = (parts[0] if len(parts) == 1 else mx.concatenate(parts)) if parts else None
         found = {} if d_low is None else {"d_low": d_low}
         if not wanted:
             return None, found

@@ -54,14 +54,16 @@ class Decoder:
         self.norm, self.eps = model.model.norm.weight + architecture.norm_offset, float(model.model.norm.eps)
         self.lowest = next((index for index, block in enumerate(self.blocks) if block.adapters()), len(self.blocks))
         self._vector = vector or Vector(lora.parameters(model))
+        scales = {f"{name}.lora_b": scale for block in self.blocks for name, scale in block.adapters().items()}
+        self._scales = self._vector.filled(scales)
 
     def adapters(self) -> Any:
         """As one array, the same one as long as they are the same."""
         return self._vector.of(lora.parameters(self.model))
 
-    def arrays(self, adapters: Any) -> list[dict[str, Any]]:
-        """Those of each block. adapters: as one array, in the dtype of the activations."""
-        parts = self._vector.split(adapters)
+    def arrays(self, adapters: Any, dtype: Any) -> list[dict[str, Any]]:
+        """Those of each block. adapters: as one array. dtype: of the activations."""
+        parts = self._vector.split((adapters * self._scales).astype(dtype))
         return [block.arrays(parts) for block in self.blocks]
 
 
@@ -92,7 +94,7 @@ class Step:
         self._inputs = [x if decoder.scale == 1 else x * decoder.scale]  # of each layer; at last, what goes out of the last one
         self._kept: list[dict[str, Any]] = []  # of each layer, what its backward pass takes
         self._adapters = decoder.adapters()
-        self._arrays = decoder.arrays(self._adapters.astype(x.dtype))
+        self._arrays = decoder.arrays(self._adapters, x.dtype)
 
     def is_of_now(self) -> bool:
         """Whether the adapters are still as this step took them."""
