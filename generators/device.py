@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,14 @@ def prepare() -> None:
 
 def current() -> Device:
     mx = load_mlx()
-    if mx.default_device() == mx.Device(mx.cpu):
+    return _described(mx.default_device() == mx.Device(mx.cpu))
+
+
+@cache  # it is asked for at every layer of every step, and the answer is a file or a driver's
+def _described(cpu: bool) -> Device:
+    if cpu:
         return Device("cpu", _cpu_name(), _loaded_blas or ("accelerate" if sys.platform == "darwin" else "reference"))
+    mx = load_mlx()
     info = mx.device_info() if hasattr(mx, "device_info") else {}
     kind = "metal" if sys.platform == "darwin" else "cuda"
     return Device(kind, str(info.get("device_name", kind)), kind)

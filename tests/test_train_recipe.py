@@ -78,17 +78,15 @@ def test_an_optimiser_updates_as_its_paper_says(name: str, decay: float) -> None
 
 
 def _five_updates(name: str, as_one: bool, then: bool | None = None) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Of a tree with a gap, at another learning rate each; the weights, and the norms of the gradients. as_one: by an `Update` that sees a
+    """Of weights in a tree with a gap, at another learning rate each; the weights, and the norms of the gradients. as_one: by an `Update` that sees a
     vector. then: by another one, restored from it, from the third on."""
-    from mlx.utils import tree_flatten, tree_unflatten
-
     draws = np.random.default_rng(0)
     shapes = {"layers.1.a": (8, 4), "layers.1.b": (4, 6), "layers.2.a": (8, 4)}
-    trained = tree_unflatten([(key, mx.array(draws.normal(size=shape), dtype=mx.float32)) for key, shape in shapes.items()])
+    trained = {key: mx.array(draws.normal(size=shape), dtype=mx.float32) for key, shape in shapes.items()}
     settings = {"optimiser": name, "learning_rate": RATE, "weight_decay": DECAY, "clip": 1.0}
 
     def made(as_one: bool) -> optimise.Update:
-        return optimise.Update(settings, trained, Vector(dict(tree_flatten(trained))) if as_one else None)
+        return optimise.Update(settings, trained, Vector(trained) if as_one else None)
 
     update, norms = made(as_one), list[float]()
     for step in range(5):
@@ -99,7 +97,7 @@ def _five_updates(name: str, as_one: bool, then: bool | None = None) -> tuple[di
         sums = {key: mx.array(draws.normal(size=shape), dtype=mx.float32) for key, shape in shapes.items()}
         trained, norm = update(trained, sums, 3 + step, RATE / (step + 1))
         norms.append(norm.item())
-    return {key: np.array(array) for key, array in tree_flatten(trained)}, norms
+    return {key: np.array(array) for key, array in trained.items()}, norms
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU with g++")

@@ -116,9 +116,10 @@ def _added(sums: dict[str, Any], gradients: dict[str, Any]) -> dict[str, Any]:
 class _Trainer:
     def __init__(self, job: Job, watcher: Watcher):
         self.job, self.watcher, self.settings, self.peers = job, watcher, job.settings, job.peers
-        vector = Vector(lora.parameters(job.model)) if current().kind != "cpu" else None
+        self.trained = lora.Trained(job.model)
+        vector = Vector(self.trained.arrays()) if current().kind != "cpu" else None
         self.engine: Engine = choose_engine(job.model, job.lora, job.settings, vector, job.train, watcher.say)
-        self.update = optimise.Update(job.settings, job.model.trainable_parameters(), vector)
+        self.update = optimise.Update(job.settings, self.trained.arrays(), vector)
         self.state = State()
         self.best: dict[str, Any] = {}
         self.steps = data.plan_steps(job.train, job.settings, job.each_epoch, job.seed)
@@ -157,17 +158,17 @@ class _Trainer:
     def _follow_the_first(self) -> None:
         """The first process has what it was started with, or what it found in its checkpoints; now all have it."""
         self.state = State(**json.loads(self.peers.told(json.dumps(asdict(self.state)))))
-        adapter = self.peers.copies(lora.parameters(self.job.model))
+        adapter = self.peers.copies(self.trained.arrays())
         self._take(adapter, self.peers.copies(self.update.state))
 
     def _take(self, adapter: dict[str, Any], optimiser: dict[str, Any]) -> None:
-        self.job.model.load_weights(list(adapter.items()), strict=False)
+        self.trained.put(adapter)
         self.update.restore(optimiser)
-        mx.eval(self.job.model.parameters())
+        mx.eval(adapter)
 
     def _say_what_runs(self) -> None:
         device = current()
-        trained = sum(array.size for array in lora.parameters(self.job.model).values())
+        trained = sum(array.size for array in self.trained.arrays().values())
         self.watcher.say(
             f"{len(self.job.train)} rows, {self.steps} steps of {self.settings['batch_size']}; {trained / 1e6:.1f} M parameters trained; "
             f"{device.kind} ({device.name}), BLAS: {device.blas}" + ("" if self.peers.alone else f"; {self.peers.count} processes together")
@@ -221,16 +222,16 @@ class _Trainer:
                 batch_loss, gradients = self.engine.loss_and_gradients(share)
                 sums = _added(sums, _as_mlx(gradients))
                 loss += batch_loss
-        loss, sums = self._over_peers(loss, sums, lora.parameters(self.job.model))
+        loss, sums = self._over_peers(loss, sums, self.trained.arrays())
         rate = optimise.learning_rate(self.settings, self.state.step, self.steps)
-        updated, norm = self.update(self.job.model.trainable_parameters(), sums, tokens, rate)
+        updated, norm = self.update(self.trained.arrays(), sums, tokens, rate)
         mx.async_eval(norm, updated)
-        self.job.model.update(updated)
+        self.trained.put(updated)
         if following and self.peers.alone:
             self.engine.soon(following)
         norm, loss = norm.item(), float(loss)
         self._refuse_nonsense(loss / tokens, norm, batches)
-        mx.eval(self.job.model.trainable_parameters(), self.update.arrays())
+        mx.eval(updated, self.update.arrays())
         samples = sum(len(group.rows) for batch in batches for group in batch)
         self.state.step += 1
         self.state.samples += samples
@@ -292,7 +293,7 @@ class _Trainer:
     def _validate(self) -> None:
         """The whole validation set; keeps the weights when they are the best so far."""
         if not self.peers.alone:  # machines of different kinds round differently
-            self.job.model.load_weights(list(self.peers.copies(lora.parameters(self.job.model)).items()), strict=False)
+            self.trained.put(self.peers.copies(self.trained.arrays()))
         loss, tokens = 0.0, 0
         for batch in data.validation_batches(self.job.valid, self.settings["batch_size"]):
             self._check_stop()
@@ -308,7 +309,7 @@ class _Trainer:
             state.first_validation_loss = mean
         if mean < state.best_loss - self.settings["min_delta"]:
             state.best_loss, state.best_step = mean, state.step
-            self.best = {name: mx.array(array) for name, array in lora.parameters(self.job.model).items()}
+            self.best = {name: mx.array(array) for name, array in self.trained.arrays().items()}
             mx.eval(self.best)
         self._write({"step": state.step, "epoch": state.epoch, "validation_loss": mean, "best_step": state.best_step})
 
@@ -353,8 +354,7 @@ class _Trainer:
     def save_checkpoint(self) -> None:
         if not self.peers.first:
             return
-        weights = lora.parameters(self.job.model)
-        checkpoints.save(self.job.checkpoints, Checkpoint(self.state, weights, self.best, self.update.state), self.job.stamp)
+        checkpoints.save(self.job.checkpoints, Checkpoint(self.state, self.trained.arrays(), self.best, self.update.state), self.job.stamp)
 
     def finish(self) -> dict[str, Any]:
         state = self.state

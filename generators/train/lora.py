@@ -6,6 +6,7 @@ The layers are mlx-lm's own (their parameters, names and files are what `mlx_lm`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,23 @@ def parameters(model: Any) -> dict[str, Any]:
     from mlx.utils import tree_flatten
 
     return dict(sorted(dict(tree_flatten(model.trainable_parameters())).items()))
+
+
+class Trained:
+    """What is trained of a model, without a walk over all of it at every step."""
+
+    def __init__(self, model: Any):
+        modules = dict(model.named_modules())
+        self._owners = {name: (modules[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in parameters(model)}
+
+    def arrays(self) -> dict[str, Any]:
+        """As `parameters` has them."""
+        return {name: module[part] for name, (module, part) in self._owners.items()}
+
+    def put(self, arrays: Mapping[str, Any]) -> None:
+        """arrays: of all names."""
+        for name, (module, part) in self._owners.items():
+            module[part] = arrays[name]
 
 
 def save(weights: dict[str, Any], lora: dict[str, Any], layers: int, base: str, target: Path) -> None:

@@ -33,18 +33,18 @@ class Update:
     vector: as which it sees all arrays, in one compiled function; None for each by itself.
     """
 
-    def __init__(self, training: dict[str, Any], trained: Any, vector: Vector | None):
-        """training: the recipe's block. trained: the tree of what is trained."""
-        from mlx.utils import tree_flatten
+    def __init__(self, training: dict[str, Any], trained: Mapping[str, Any], vector: Vector | None):
+        """training: the recipe's block. trained: the weights by name."""
+        from mlx.utils import tree_unflatten
 
         self._optimiser, self._clip = make_optimiser(training), training["clip"] or math.inf
         self._compiled = vector is not None
         self._vector = vector if training["optimiser"] not in _SEES_SHAPES else None
         self._work: Any = None  # compiled when first called, since a checkpoint may have brought another state
-        self._optimiser.init({_ALL: self._vector.joined(dict(tree_flatten(trained)))} if self._vector else trained)
+        self._optimiser.init({_ALL: self._vector.joined(trained)} if self._vector else tree_unflatten(list(trained.items())))
 
-    def __call__(self, trained: Any, sums: Mapping[str, Any], tokens: int, learning_rate: float) -> tuple[Any, Any]:
-        """(the new weights, in a tree like `trained`; the norm of the mean gradient before it is clipped), both lazy.
+    def __call__(self, trained: Mapping[str, Any], sums: Mapping[str, Any], tokens: int, learning_rate: float) -> tuple[dict[str, Any], Any]:
+        """(the new weights by name, the norm of the mean gradient before it is clipped), all lazy.
 
         sums: by the names of the trained parameters, each summed over `tokens` targets.
         """
@@ -54,10 +54,10 @@ class Update:
         count = mx.array(tokens, dtype=mx.float32)
         work = self._ready()
         if self._vector is None:
-            return work(trained, tree_unflatten(list(sums.items())), count)
-        weights = self._vector.of(dict(tree_flatten(trained)))
-        updated, norm = work({_ALL: weights}, {_ALL: self._vector.joined(sums)}, count)
-        return tree_unflatten(list(self._vector.taken_apart(updated[_ALL]).items())), norm
+            updated, norm = work(tree_unflatten(list(trained.items())), tree_unflatten(list(sums.items())), count)
+            return dict(tree_flatten(updated)), norm
+        updated, norm = work({_ALL: self._vector.of(trained)}, {_ALL: self._vector.joined(sums)}, count)
+        return self._vector.taken_apart(updated[_ALL]), norm
 
     def _ready(self) -> Any:
         if self._work is None:

@@ -56,10 +56,11 @@ class Decoder:
         self._vector = vector or Vector(lora.parameters(model))
         scales = {f"{name}.lora_b": scale for block in self.blocks for name, scale in block.adapters().items()}
         self._scales = self._vector.filled(scales)
+        self._trained = lora.Trained(model)
 
     def adapters(self) -> Any:
         """As one array, the same one as long as they are the same."""
-        return self._vector.of(lora.parameters(self.model))
+        return self._vector.of(self._trained.arrays())
 
     def arrays(self, adapters: Any, dtype: Any) -> list[dict[str, Any]]:
         """Those of each block. adapters: as one array. dtype: of the activations."""
