@@ -24,8 +24,9 @@ from generators.train.layout import Layout
 mx = load_mlx()
 View = Mapping[str, Any]
 """bias: (C, 1, Lq * shared, Lk), 0 where a query may look and -inf elsewhere; without pieces C is 1, and Lq and Lk are T, the number of
-tokens with padding. With pieces Lq is T / C, Lk is P + n Lq for windows of n pieces, and there is
-prefixes: (P,) int32, the tokens of all prefixes, padded with the last token, which is padding itself.
+tokens with padding. With pieces Lq is T / C, Lk is P + n Lq for windows of n pieces, and there are, all int32,
+prefixes: (P,), the tokens of all prefixes, padded with the last token, which is padding itself. keys: (C, Lk), which token each key is.
+windows: (T, n), where in (C Lk) a token is in the windows that reach it; filled up with a place whose gradient is 0.
 rows: (N,) int32, in the last layer: those tokens that something is predicted from. Nothing depends on what else goes out of it."""
 
 ROUND = 64  # numbers of tokens are rounded up to a multiple: matrix units like that, and fewer shapes have to be prepared
@@ -68,7 +69,7 @@ class Sight:
             row[segment.rows] = 0 if segment.rows.start in prefixes else number  # 0 is seen by all of its group
         self._of_tokens = mx.array(np.stack([group, row, position]))
         self._dtype = dtype
-        self._pieces = {"prefixes": mx.array(self.cut.prefixes.astype(np.int32))} if self.cut else {}
+        self._pieces = self.cut.view() if self.cut else {}
         self._biases: dict[tuple[int | None, int], Any] = {}
 
     @property
@@ -87,7 +88,7 @@ class Sight:
         queries = keys = self._of_tokens[:, None]
         shared = mx.zeros((1, 1, 1), mx.bool_)
         if self.cut:  # a prefix is among the keys that all pieces have, and must not count twice
-            keys = self._of_tokens[:, mx.array(self.cut.keys.astype(np.int32))]
+            keys = self._of_tokens[:, self._pieces["keys"]]
             queries = self._of_tokens.reshape(3, keys.shape[1], -1)
             shared = (mx.arange(keys.shape[2]) < len(self.cut.prefixes))[None, None]
         seen = fused(_seen_in_pieces if self.cut else _seen)(*queries[..., None], *keys[:, :, None], shared, mx.array(window or 2**30))
@@ -117,18 +118,18 @@ _OF_A_TOKEN, _OF_A_KEY = 8192, 16
 
 
 class Cut:
-    """A batch in pieces of `length` tokens. tokens: T. prefixes: (P,), as a `View` has it. keys: (C, Lk), which tokens a piece sees."""
+    """A batch in pieces of `length` tokens. tokens: T. prefixes, keys: as a `View` has them."""
 
     def __init__(self, layout: Layout, length: int):
         count = layout.tokens // length + 1
-        self.tokens = count * length
+        self.length, self.tokens = length, count * length
         spans = {(segment.prefix.start, segment.prefix.stop) for segment in layout.segments if segment.prefix is not None}
         of_prefixes = [token for span in sorted(spans) for token in range(*span)]
         self.prefixes = np.full(rounded(len(of_prefixes)), self.tokens - 1)
         self.prefixes[: len(of_prefixes)] = of_prefixes
         own = [segment.rows for segment in layout.segments if (segment.rows.start, segment.rows.stop) not in spans]
-        pieces = max(((rows.stop - 1) // length - rows.start // length + 1 for rows in own), default=1)
-        window = length * (np.arange(count)[:, None] - (pieces - 1)) + np.arange(length * pieces)
+        self.pieces = max(((rows.stop - 1) // length - rows.start // length + 1 for rows in own), default=1)
+        window = length * (np.arange(count)[:, None] - (self.pieces - 1)) + np.arange(length * self.pieces)
         window[window < 0] = self.tokens - 1
         self.keys = np.concatenate([np.broadcast_to(self.prefixes, (count, len(self.prefixes))), window], axis=1)
 
@@ -136,6 +137,17 @@ class Cut:
     def cost(self) -> int:
         """In scores of one query head."""
         return self.tokens * (_OF_A_TOKEN + self.keys.shape[1]) + self.keys.size * _OF_A_KEY
+
+    def view(self) -> dict[str, Any]:
+        """What there is with pieces."""
+        tokens, later = np.arange(self.tokens)[:, None], np.arange(self.pieces)
+        count, keys = self.keys.shape
+        # a token is among the last `length` keys of its own piece, among those before them of the next piece, ...
+        piece = tokens // self.length + later
+        windows = piece * keys + keys - self.length * (1 + later) + tokens % self.length
+        windows[piece >= count] = self.keys.size - 1  # that is padding, which only padding sees
+        return {name: mx.array(array.astype(np.int32))
+                for name, array in {"prefixes": self.prefixes, "keys": self.keys, "windows": windows}.items()}  # fmt: skip
 
 
 def cheapest_cut(layout: Layout) -> Cut:
@@ -158,40 +170,26 @@ def _from_queries(x: Any, heads: Heads) -> Any:
     return x.reshape(count, groups, -1, heads.shared, size).transpose(0, 2, 1, 3, 4).reshape(-1, heads.heads, size)
 
 
-def _window(heads: Heads, view: View) -> tuple[int, int, int, int]:
-    """C, P, Lq and n."""
-    count, _, asking, keys = view["bias"].shape
-    prefixed, length = view["prefixes"].shape[0], asking // heads.shared
-    return count, prefixed, length, (keys - prefixed) // length
+def _taken(x: Any, index: Any) -> Any:
+    """x[index] for x: (rows, n) with n a multiple of 4. MLX's kernel moves number by number, and each may be of 8 bytes."""
+    return x.view(mx.uint64)[index].view(x.dtype)
 
 
 def _keys(x: Any, heads: Heads, view: View) -> Any:
     """(T, groups, size) to (C, groups, Lk, size)."""
-    if "prefixes" not in view:
-        return x[None].transpose(0, 2, 1, 3)
-    count, prefixed, length, pieces = _window(heads, view)
-    x = x.reshape(-1, heads.keys)
-    before = mx.zeros(((pieces - 1) * length, heads.keys), x.dtype)
-    windows = mx.as_strided(mx.concatenate([before, x]), (count, pieces * length, heads.keys), (length * heads.keys, heads.keys, 1))
-    shared = mx.broadcast_to(x[view["prefixes"]], (count, prefixed, heads.keys))
-    return mx.concatenate([shared, windows], axis=1).reshape(count, -1, heads.groups, heads.size).transpose(0, 2, 1, 3)
+    if "keys" in view:
+        x = _taken(x.reshape(-1, heads.keys), view["keys"])
+    return x.reshape(view["bias"].shape[0], -1, heads.groups, heads.size).transpose(0, 2, 1, 3)
 
 
 def _from_keys(x: Any, heads: Heads, view: View) -> Any:
     """Gradients: (C, groups, Lk, size) to (T, groups, size); those of a token are summed over the pieces that see it."""
     x = x.transpose(0, 2, 1, 3)
-    if "prefixes" not in view:
+    if "keys" not in view:
         return x[0]
-    count, prefixed, length, pieces = _window(heads, view)
-    x = x.reshape(count, -1)
-    shared = x[:, : prefixed * heads.keys].astype(mx.float32).sum(axis=0).astype(x.dtype)
-    # the tokens of piece c are the last ones of window c, those before the last of window c + 1, ...
-    piece, all_keys = length * heads.keys, x.shape[1]
-    own = mx.as_strided(
-        mx.pad(x, [(0, pieces - 1), (0, 0)]), (count, pieces, piece), (all_keys, all_keys - piece, 1), all_keys - piece
-    ).sum(axis=1)  # fmt: skip
-    summed = own.reshape(-1, heads.keys).at[view["prefixes"]].add(shared.reshape(prefixed, heads.keys))
-    return summed.reshape(-1, heads.groups, heads.size)
+    own = _taken(x.reshape(-1, heads.keys), view["windows"]).sum(axis=1)
+    of_prefixes = x[:, : len(view["prefixes"])].astype(mx.float32).sum(axis=0).astype(x.dtype)
+    return own.at[view["prefixes"]].add(of_prefixes.reshape(-1, heads.keys)).reshape(-1, heads.groups, heads.size)
 
 
 # --- the passes

@@ -121,4 +121,4 @@ class Block:
     def _fast(self, function: Callable[..., Any], view: View) -> Callable[..., Any]:
         """Compiled where launches are what costs, and where the same shapes come again: a batch in pieces keeps a GPU busy as it is, and the
         numbers of tokens and targets are seldom the same together."""
-        return function if device.current().kind == "cpu" or "prefixes" in view or "rows" in view else _compiled(function)
+        return function if device.current().kind == "cpu" or "keys" in view or "rows" in view else _compiled(function)
