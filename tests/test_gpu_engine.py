@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from training_jobs import LORA, Silent, random_rows, tiny_job
 from generators import device
 from generators.device import Device, current, load_mlx
 from generators.errors import UserError
-from generators.train import accelerator, data, gpu_engine, loop, lora, trial
+from generators.train import accelerator, data, fused, gpu_engine, loop, lora, trial
 from generators.train.engine import choose_engine
 from generators.train.forward import MlxEngine
 from generators.train.gpu import attention, block
@@ -101,6 +102,15 @@ def test_caps_that_bite_give_the_same_in_pieces(in_pieces: None) -> None:
     assert_exact(model, random_rows(6, model.args.vocab_size, seed=2))
 
 
+def test_gelu_and_its_derivative_are_as_exact_as_float32() -> None:
+    x = np.linspace(-9, 9, 20_001)
+    cumulative = np.array([0.5 * math.erfc(-number / math.sqrt(2)) for number in x])
+    density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    found = fused._gelu_erf(mx.array(x.astype(np.float32)))
+    for array, wanted in zip(found, (x * cumulative, cumulative + x * density), strict=True):
+        assert np.abs(np.array(array) - wanted).max() < 1e-6
+
+
 @pytest.mark.parametrize("architecture", ("gemma3", "qwen2"))
 def test_gradient_checkpointing_gives_the_same(architecture: str) -> None:
     model = model_of(architecture)
@@ -123,8 +133,6 @@ def test_adapters_on_some_layers_only_give_the_same(targets: list[str]) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU with g++")
 @pytest.mark.parametrize("architecture", ("gemma", "gemma3"))
 def test_compiled_as_on_a_gpu_it_gives_the_same(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from generators.train import fused
-
     model = model_of(architecture, num_hidden_layers=3)
     for made in (fused.fused, fused.gated, fused.gate_gradient):
         made.cache_clear()

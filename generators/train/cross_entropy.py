@@ -26,7 +26,8 @@ class Head:
         self.soft_cap: float | None = getattr(model, "final_logit_softcapping", None)
         layer = model.lm_head if "lm_head" in model else model.model.embed_tokens
         self.state = {"weight": _dense_weight(layer)}  # a dict, so that a compiled function can be told that it reads it
-        self.chunk = max(16, _CHUNK_BYTES[device.current().kind] // (4 * self.weight.shape[0]))
+        rows = _CHUNK_BYTES[device.current().kind] // (4 * self.weight.shape[0])
+        self.chunk = rows // 64 * 64 or max(16, rows)  # whole tiles of matrix units
 
     @property
     def weight(self) -> Any:

@@ -20,6 +20,11 @@ mx = load_mlx()
 Arrays = Mapping[str, Any]
 
 
+def _sum(onto: Any, a: Any, b: Any) -> Any:
+    """a b, and `onto`, if there is one, in the same kernel."""
+    return a @ b if onto is None else mx.addmm(onto, a, b)
+
+
 @dataclass(frozen=True)
 class Linear:
     """A frozen layer. role: in its block, `q` or `down`. bits: with the group size, of a quantised one. rank, scale: of its adapter; rank 0
@@ -37,7 +42,7 @@ class Linear:
             y = self._product(frozen, x, transpose=True)
             y = y if onto is None else y + onto
         else:
-            y = x @ weight.T if onto is None else mx.addmm(onto, x, weight.T)
+            y = _sum(onto, x, weight.T)
         return y + frozen["bias"] if "bias" in frozen else y
 
     def back(self, frozen: Arrays, d: Any, onto: Any = None) -> Any:
@@ -45,7 +50,7 @@ class Linear:
         if self.quantised:
             dx = self._product(frozen, d, transpose=False)
             return dx if onto is None else dx + onto
-        return d @ frozen["weight"] if onto is None else mx.addmm(onto, d, frozen["weight"])
+        return _sum(onto, d, frozen["weight"])
 
     def _product(self, frozen: Arrays, x: Any, transpose: bool) -> Any:
         assert self.quantised
@@ -86,11 +91,9 @@ class Projection:
         low: Any = arrays["a"] @ x.T if self._adapted else None
         rows = self._rows
         outputs = []
-        for linear in self.linears:
-            y = linear.times(arrays[linear.role], x, onto)
-            if linear.rank:
-                y = mx.addmm(y, low[rows[linear.role]].T, arrays[f"b.{linear.role}"])
-            outputs.append(y)
+        for linear in self.linears:  # the thin product comes first: so it writes what it would otherwise read and write
+            start = _sum(onto, low[rows[linear.role]].T, arrays[f"b.{linear.role}"]) if linear.rank else onto
+            outputs.append(linear.times(arrays[linear.role], x, start))
         return outputs, {} if low is None else {"low": low}
 
     def back(self, arrays: Arrays, slopes: Mapping[str, Any], wanted: bool = True) -> tuple[Any, dict[str, Any]]:
@@ -101,10 +104,10 @@ class Projection:
         found = {} if d_low is None else {"d_low": d_low}
         if not wanted:
             return None, found
-        dx = None
+        dx = None if d_low is None else d_low.T @ arrays["a"]
         for linear in self.linears:
             dx = linear.back(arrays[linear.role], slopes[linear.role], dx)
-        return dx if d_low is None else mx.addmm(dx, d_low.T, arrays["a"]), found
+        return dx, found
 
     def gradients(self, arrays: Arrays, x: Any, lows: Arrays, slopes: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the adapters, by role and part, `q.lora_a`. lows: what `forward` and `back` gave by name."""
