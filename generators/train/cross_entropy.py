@@ -62,16 +62,23 @@ class Head:
             return loss, None
         columns = targets[:, None]
         log_sum = losses[:, None] + mx.take_along_axis(logits, columns, axis=-1)
-        words = mx.arange(logits.shape[-1], dtype=mx.int32)[None]
-        gradient = fused(_gradient)(logits, log_sum, words, columns, weights[:, None])
+        gradient = fused(_share)(logits, log_sum, weights[:, None])
+        # a target's own is 1 less: as nearly 0 as that may be, it is computed by itself
+        of_targets = fused(_of_target)(losses, weights)[:, None].astype(gradient.dtype)
+        gradient = mx.put_along_axis(gradient, columns, of_targets, axis=-1)
         if self.soft_cap:
             gradient = fused(_through_cap)(gradient, logits, mx.array(self.soft_cap))
         return loss, gradient.astype(self.weight.dtype) @ self.weight
 
 
-def _gradient(logits: Any, log_sum: Any, words: Any, columns: Any, weights: Any) -> Any:
-    """That of the loss, in the dtype of the logits: softmax(logits) - onehot, each row times its weight."""
-    return ((mx.exp(logits.astype(mx.float32) - log_sum) - (words == columns)) * weights).astype(logits.dtype)
+def _share(logits: Any, log_sum: Any, weights: Any) -> Any:
+    """softmax(logits), each row times its weight, in the dtype of the logits."""
+    return (mx.exp(logits.astype(mx.float32) - log_sum) * weights).astype(logits.dtype)
+
+
+def _of_target(losses: Any, weights: Any) -> Any:
+    """The gradient of a target's logit."""
+    return mx.expm1(-losses) * weights
 
 
 def _capped(logits: Any, cap: Any) -> Any:

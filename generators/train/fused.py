@@ -1,9 +1,9 @@
 """The element-wise parts of a layer, each one kernel on a GPU.
 
 They compute in float32 and round once. Each gives one array: what two results of a compiled function share, MLX writes to memory and
-reads again. They are compiled for each shape; for any shape, MLX would put a broadcast at every operation, and cut what then is too deep
-for it into several kernels. On a CPU, where compiling would need a C++ compiler on the user's machine, they are the functions as they
-stand.
+reads again. They are compiled for each shape; for any shape, MLX would put a broadcast at every operation, and cut what then is deeper
+than its eleven operations into several kernels. On a CPU, where compiling would need a C++ compiler on the user's machine, they are the
+functions as they stand.
 """
 
 from __future__ import annotations
@@ -25,16 +25,9 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _gelu_erf(x: Any) -> tuple[Any, Any]:
-    """GELU by the error function (Hendrycks & Gimpel 2016), and its derivative.
-
-    The normal distribution's tail is a polynomial times the density (Abramowitz & Stegun 7.1.26, 1.5e-7 absolute, about float32's own
-    precision), and the derivative wants the density too. MLX's `erf` alone has a GPU compute for longer than it reads and writes.
-    """
-    density = mx.exp(-0.5 * x * x)
-    t = 1 / (1 + 0.23164189 * mx.abs(x))
-    tail = density * t * (0.127414796 + t * (-0.142248368 + t * (0.7107068705 + t * (-0.7265760135 + t * 0.5307027145))))
-    cumulative = mx.where(x < 0, tail, 1 - tail)
-    return x * cumulative, cumulative + x * density * 0.3989422804014327  # 1 / sqrt(2 pi)
+    """GELU by the error function (Hendrycks & Gimpel 2016), and its derivative."""
+    cumulative = 0.5 * (1 + mx.erf(x * 0.7071067811865476))
+    return x * cumulative, cumulative + x * mx.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
 
 
 def _gelu_tanh(x: Any) -> tuple[Any, Any]:

@@ -67,7 +67,8 @@ def main() -> None:
     for name in options.contenders.split(","):
         figures[name] = _in_a_process_of_its_own(name)
         print(name, json.dumps(figures[name]), flush=True)
-    _write(options, figures)
+        ratios = _write(options, figures)  # each time: the next one may be stopped for want of time or memory
+    _print_table(figures, ratios)
 
 
 def _use(device: str | None) -> None:
@@ -87,7 +88,7 @@ def _in_a_process_of_its_own(name: str) -> dict[str, Any]:
     return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
-def _write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+def _write(options: argparse.Namespace, figures: dict[str, Any]) -> dict[str, float | None]:
     import platform
     from importlib import metadata
 
@@ -95,7 +96,7 @@ def _write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
         mine, theirs = figures.get("ours", {}).get(field), figures.get(other, {}).get(field)
         return mine / theirs if mine and theirs else None
 
-    made = {
+    made: dict[str, Any] = {
         "shape": options.shape, "batch_size": options.batch_size, "steps": options.steps, "checkpointing": options.checkpointing,
         "machine": {"platform": platform.platform(), "processor": platform.processor(), "device": figures.get("ours", {}).get("device")},
         "versions": {name: _version(metadata, name) for name in ("mlx", "mlx-lm", "torch", "peft", "numpy")},
@@ -106,7 +107,7 @@ def _write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     target = ROOT / "build" / "benchmarks" / f"train_speed-{options.shape}-{options.batch_size}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(made, indent=2) + "\n")
-    _print_table(figures, made["ratios"])
+    return made["ratios"]
 
 
 def _print_table(figures: dict[str, Any], ratios: dict[str, float | None]) -> None:
