@@ -218,12 +218,33 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Meter, "read", lambda self: Use(1, 1, 0.1))
 
 
-def test_low_use_is_warned_of_but_not_where_the_run_was_paused(idle: None, tmp_path: Path) -> None:
+class Noting(Silent):
+    """Notes after how many lines of metrics each warning came."""
+
+    def __init__(self, at_step: Any = None):
+        super().__init__(at_step)
+        self.warned_after: list[int] = []
+
+    def say(self, line: str) -> None:
+        super().say(line)
+        if line.startswith("WARNING: the accelerator is"):
+            self.warned_after.append(sum("loss" in metrics for metrics in self.metrics))
+
+
+def test_low_use_is_warned_of_once_and_not_where_the_run_was_paused(idle: None, tmp_path: Path) -> None:
     tiny = write_hf(tmp_path / "model", "gemma")
-    usual, paused = Silent(), Silent(lambda step: os.kill(os.getpid(), signal.SIGCONT) if step == 5 else None)
+    usual, paused = Noting(), Noting(lambda step: os.kill(os.getpid(), signal.SIGCONT) if step == 3 else None)
     loop.run(tiny_job(tiny, tmp_path / "usual"), usual)  # lines at the steps 2, 4, 6 and 8, the first of them with the start in it
     loop.run(tiny_job(tiny, tmp_path / "paused"), paused)
-    assert (idle_warnings(usual.lines), idle_warnings(paused.lines)) == (3, 2)
+    assert (usual.warned_after, paused.warned_after) == ([2], [3])
+
+
+def test_low_use_that_comes_again_is_warned_of_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shares = iter([0.9, 0.9, 0.1, 0.9, 0.1, 0.1])  # when the run begins, at its four lines, and when it ends
+    monkeypatch.setattr(Meter, "read", lambda self: Use(1, 1, next(shares)))
+    watcher = Noting()
+    loop.run(tiny_job(write_hf(tmp_path / "model", "gemma"), tmp_path), watcher)
+    assert watcher.warned_after == [2, 4]
 
 
 def test_the_first_line_after_a_resumption_warns_of_no_low_use(idle: None, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ class _Trainer:
         self.meter = Meter(current())
         self.since = _Since()
         self.undisturbed = False  # since the last line of metrics: no start, no pause
+        self.warned: set[str] = set()
 
     def note_pause(self) -> None:
         """The process was stopped and goes on: what is measured over that time says nothing about the machine."""
@@ -332,11 +333,25 @@ class _Trainer:
             }
         )
         budget = self.settings["memory_budget_gb"] * 1e9
-        if use.peak > budget:
-            self.watcher.say(f"WARNING: {human_bytes(use.peak)} of memory used at the peak; the recipe's budget is {human_bytes(budget)}")
-        if self.undisturbed and use.busy is not None and use.busy < 0.7:
-            self.watcher.say(f"WARNING: the accelerator is {use.busy:.0%} used; something else may be running on this machine")
+        self._warn(
+            "memory",
+            use.peak > budget,
+            f"WARNING: {human_bytes(use.peak)} of memory used at the peak; the recipe's budget is {human_bytes(budget)}",
+        )
+        if self.undisturbed and use.busy is not None:
+            self._warn(
+                "use",
+                use.busy < 0.7,
+                f"WARNING: the accelerator is {use.busy:.0%} used; "
+                "something else may be running on this machine, or the batches may be too small to fill it",
+            )
         self.undisturbed = True
+
+    def _warn(self, of: str, wrong: bool, line: str) -> None:
+        """Once, and again only after it was right in between: every line of metrics shows the number anyway."""
+        if wrong and of not in self.warned:
+            self.watcher.say(line)
+        (self.warned.add if wrong else self.warned.discard)(of)
 
     def _write(self, metrics: dict[str, Any]) -> None:
         if not self.peers.first:

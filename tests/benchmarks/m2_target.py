@@ -74,6 +74,11 @@ class Model:
         return sum(inputs * outputs for inputs, outputs in self.linear)
 
     @property
+    def after_attention(self) -> int:
+        """Of a block's weights, those that the output of attention goes through."""
+        return sum(inputs * outputs for inputs, outputs in self.linear[3:])
+
+    @property
     def weights(self) -> int:
         """The head is the embedding."""
         return self.layers * self.block_weights + self.vocabulary * self.width
@@ -107,16 +112,21 @@ def size_of(batch: Any) -> Size:
 
 def step_operations(model: Model, size: Size, rank: int, checkpointing: bool) -> float:
     """Of one step, padding included. A product with a matrix of N weights takes 2 N operations a token, and 2 N in the backward pass, as the
-    base's weights get no gradient; the adapter's do. checkpointing: each block forward once more."""
+    base's weights get no gradient; the adapter's do. From the last block's attention on, only those tokens go on from which a target is
+    predicted. checkpointing: each block forward once more."""
     adapter, scores = model.adapter(rank) / model.layers, 2 * model.heads * model.head * size.scores
     forward = 2 * (size.tokens * (model.block_weights + adapter) + scores)
     backward = 2 * (size.tokens * (model.block_weights + 2 * adapter) + 2 * scores)
-    return model.layers * (forward * (2 if checkpointing else 1) + backward) + size.targets * 4 * model.vocabulary * model.width
+    spared = 2 * (size.tokens - size.targets) * model.after_attention
+    blocks = model.layers * (forward * (2 if checkpointing else 1) + backward) - spared * (3 if checkpointing else 2)
+    return blocks + size.targets * 4 * model.vocabulary * model.width
 
 
 def validation_operations(model: Model, size: Size, rank: int) -> float:
     products = size.tokens * (model.block_weights + model.adapter(rank) / model.layers)
-    return model.layers * 2 * (products + 2 * model.heads * model.head * size.scores) + size.targets * 2 * model.vocabulary * model.width
+    blocks = model.layers * 2 * (products + 2 * model.heads * model.head * size.scores)
+    spared = 2 * (size.tokens - size.targets) * model.after_attention
+    return blocks - spared + size.targets * 2 * model.vocabulary * model.width
 
 
 # --- bytes
