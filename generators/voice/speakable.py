@@ -108,7 +108,7 @@ def _tidied(line: str) -> str:
     line = re.sub(r"[,;:]+(?=[.,!?;:…])|(?<=[.!?…])[,;:]+", "", line)
     line = re.sub(r"(?<=[.,!?;:…])(?=\w)", " ", line)
     line = re.sub(r"\.{2,}", "…", line)
-    return line.strip(" ,;:-").lstrip(".!?…, ")
+    return line.rstrip(" ,;:-").lstrip(" .,!?;:…-")
 
 
 def _split(text: str, language: str) -> Iterator[str]:
