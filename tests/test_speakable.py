@@ -6,7 +6,8 @@ import re
 from functools import cache
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example as with_example
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from tiny_project import ROOT
@@ -242,7 +243,7 @@ def test_however_an_answer_is_cut_the_same_is_said(data: st.DataObject) -> None:
 
 
 @given(st.text(alphabet="aıİç .,!?…:;'’\"`*_#>|<[]()/\\@&%$€=+-–—0123456789\n\tDr😀²½️", max_size=60), st.sampled_from(["tr", "en"]))
-@example("![:0", "tr")
+@with_example("![:0", "tr")
 @settings(max_examples=150, deadline=None)
 def test_no_text_whatever_breaks_it_or_leaves_a_sign(text: str, language: str) -> None:
     for sentence in sentences(text, language):
