@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(current().kind != "cpu", reason="a GPU computes 
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Batches of a few rows are cut into pieces, as large ones are on a GPU."""
     monkeypatch.setattr(attention, "ROUND", 8)
-    with attention.in_pieces():
+    with attention.in_pieces(8):
         yield
 
 
@@ -65,7 +65,7 @@ def test_a_batch_in_pieces_equals_the_plain_way(architecture: str, in_pieces: No
     rows = random_rows(9, model.args.vocab_size, seed=1)
     layout = layout_of(data.group_rows(rows))
     cut = attention.cheapest_cut(layout)
-    assert len(cut.keys) > 2 and len(cut.prefixes) and max(segment.length for segment in layout.segments) > attention.ROUND
+    assert cut and len(cut.keys) > 2 and len(cut.prefixes) and cut.reach > 2
     assert_exact(model, rows)
 
 
@@ -77,11 +77,34 @@ def test_pieces_with_and_without_a_prefix_give_the_same(prefixes: tuple[int, ...
         assert_exact(model, random_rows(count, model.args.vocab_size, seed=count, prefixes=prefixes))
 
 
-def test_the_way_to_cut_a_batch_that_costs_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "ROUND", 8)
-    layout = layout_of(data.group_rows(random_rows(90, 300, seed=1, prefixes=(90,), longest=60)))
-    ways = {length: attention.Cut(layout, length).cost for length in attention.PIECES}
-    assert attention.cheapest_cut(layout).cost == min(ways.values()) and len(set(ways.values())) > 1
+def _rows_of(*lengths: int, prefix: int = 90) -> list[data.Row]:
+    """Under one prefix; the last tokens are targets."""
+    shared = tuple(range(1, prefix + 1))
+    ids = [(*shared, *(3 + (index + place) % 250 for place in range(length))) for index, length in enumerate(lengths)]
+    return [data.Row(f"row/{index}", "", "key", 0, all_, tuple(range(len(all_) - 5, len(all_)))) for index, all_ in enumerate(ids)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ((60,) * 20, None),  # few tokens
+        ((60,) * 80, 64),
+        ((4100,), None),  # cut, all its pieces would see nearly all others
+        (((60,) * 63) + (1500,), 256),  # pieces of 64 tokens would copy each key 25 times
+    ],
+    ids=("few", "short rows", "one long row", "one long row among short ones"),
+)
+def test_a_batch_is_cut_as_costs_least(lengths: tuple[int, ...], wanted: int | None) -> None:
+    cut = attention.cheapest_cut(layout_of(data.group_rows(_rows_of(*lengths))))
+    assert (cut and cut.length) == wanted
+
+
+def test_a_large_batch_is_cut_by_itself_and_equals_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_WHOLE", 128)
+    monkeypatch.setattr(attention, "LENGTHS", (16, 24, 48))
+    model, rows = model_of("gemma3"), _rows_of(*range(20, 50), prefix=30)
+    assert attention.cheapest_cut(layout_of(data.group_rows(rows)))
+    assert_exact(model, rows)
 
 
 def test_every_batch_size_gives_the_same() -> None:
@@ -257,9 +280,13 @@ class _Ends(Exception):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_run_on_a_gpu_that_ends_goes_on_to_the_same_adapter(accumulation: int, as_on_a_gpu: None, tmp_path: Path) -> None:
+def test_a_run_on_a_gpu_that_ends_goes_on_to_the_same_adapter(
+    accumulation: int, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The GPU's engine with a vector, batches announced, in sittings of some steps each."""
-    folder = write_hf(tmp_path / "base", "gemma3")
+    folder, laid_out = write_hf(tmp_path / "base", "gemma3"), list[int]()
+    plan = gpu_engine.Plan
+    monkeypatch.setattr(gpu_engine, "Plan", lambda layout, dtype: laid_out.append(layout.tokens) or plan(layout, dtype))
 
     def job(where: str) -> loop.Job:
         return tiny_job(folder, tmp_path / where, {"accumulation": accumulation, "checkpoint_every": 1, "epochs": 2})
@@ -270,6 +297,8 @@ def test_a_run_on_a_gpu_that_ends_goes_on_to_the_same_adapter(accumulation: int,
 
     whole = loop.run(job("whole"), Silent())
     assert whole["best_validation_loss"] < whole["first_validation_loss"]
+    in_training, validations = 2 * 4, {1: 4, 2: 3}[accumulation]  # at the steps 0, 3, 6 and 8, or at 0, 3 and 4
+    assert len(laid_out) == 2 + in_training + 2 * validations  # two for the trial; what was begun is laid out once
     for _ in range(2):
         with pytest.raises(_Ends):
             loop.run(job("ended"), Silent(end))
@@ -299,6 +328,19 @@ def _fails(*arguments: Any) -> Any:
     raise RuntimeError("[metal::Device] Unable to build metal library")
 
 
+def _one_window(cut: attention.Cut, view: Any = attention.Cut.view) -> dict[str, Any]:
+    """As if each token were seen by its own piece only."""
+    found = view(cut)
+    return found | {"windows": mx.concatenate([found["windows"][:, :1], mx.full(found["windows"][:, 1:].shape, cut.keys.size - 1)], axis=1)}
+
+
+def _no_earlier_keys(cut: attention.Cut, view: Any = attention.Cut.view) -> dict[str, Any]:
+    found = view(cut)
+    before = len(cut.prefixes) + cut.length * (cut.reach - 1)
+    places = mx.arange(found["keys"].shape[1])[None]
+    return found | {"keys": mx.where((places >= len(cut.prefixes)) & (places < before), cut.tokens - 1, found["keys"])}
+
+
 def _thirty_times(*arguments: Any) -> Any:
     return 30 * next(argument for argument in arguments if isinstance(argument, mx.array))
 
@@ -309,7 +351,9 @@ def _thirty_times(*arguments: Any) -> Any:
         ("generators.train.gpu.passes.norm", _thirty_times, "its loss of "),
         ("generators.train.gpu.kind.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
         ("generators.train.gpu.attention.forward", _fails, "it fails with [metal::Device] Unable to build metal library"),
-        ("generators.train.gpu.attention.cheapest_cut", _fails, "it fails with [metal::Device] Unable to build metal library"),
+        ("generators.train.gpu.attention._taken", _fails, "it fails with [metal::Device] Unable to build metal library"),
+        ("generators.train.gpu.attention.Cut.view", _one_window, "its gradients differ"),
+        ("generators.train.gpu.attention.Cut.view", _no_earlier_keys, ""),
     ],
 )
 def test_an_engine_that_computes_something_else_or_fails_is_left_out_and_said(

@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -208,15 +209,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
     def look_for_the_second() -> None:
         """Before it trains: a tiny run is over in less time than a look at all processes takes."""
-        while not second.done():
+        deadline = time.monotonic() + 60
+        while not second.done() and time.monotonic() < deadline:
             if found := _processes(1):
                 second.set_result(found[0])
             time.sleep(0.01)
 
     def kill_the_second(step: int) -> None:
-        process = second.result(timeout=60)
-        if process.is_running():
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # it was killed at the step before
+            second.result(timeout=60).kill()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "run", partial(launch.run, port=_free_port()))

@@ -13,7 +13,7 @@ Say = Callable[[str], None]
 
 
 class Engine(Protocol):
-    """expect: told all batches of a run before it begins. soon: told, once the adapter is what it will be for it, which batch comes next.
+    """expect: told all batches of a run before it begins. soon: told which batch comes next, once the model has the adapter for it.
     loss: summed cross-entropy of a batch's targets, nats. loss_and_gradients: the same with the gradients of that sum, by parameter name;
     on a GPU it may be on its way yet."""
 

@@ -63,10 +63,12 @@ class GpuEngine:
     def loss_and_gradients(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
         """The loss as `loss` has it, a scalar, and its gradients, in the dtype of the activations, by the names that `lora.parameters` gives;
         all on their way."""
+        return (self._taken_up(batch) or self._step(batch)).loss_and_gradients()
+
+    def _taken_up(self, batch: Batch) -> Step | None:
+        """What was begun, if it is this batch with these weights; it is forgotten in any case."""
         begun, self._begun = self._begun, None
-        if begun and begun[0] is batch and begun[1].is_of_now():
-            return begun[1].loss_and_gradients()
-        return self._step(batch).loss_and_gradients()
+        return begun[1] if begun and begun[0] is batch and begun[1].is_of_now() else None
 
     def _step(self, batch: Batch) -> Step:
         return Step(self._decoder, Plan(layout_of(batch), self._dtype))

@@ -189,8 +189,9 @@ class _Trainer:
             batches = self._epoch_batches()
             accumulation = self.settings["accumulation"]
             while self.state.batch < len(batches) and not self.state.stop_reason:
-                following = batches[self.state.batch + accumulation :]
-                self._step(batches[self.state.batch : self.state.batch + accumulation], following[0] if following else None)
+                here, next_ = self.state.batch, self.state.batch + accumulation
+                following = batches[next_] if next_ < len(batches) and not self._validates_at(self.state.step + 1) else None
+                self._step(batches[here:next_], following)
                 self.state.batch += accumulation
                 self.state.trained_seconds = time.perf_counter() - started
                 self._after_step()
@@ -211,7 +212,8 @@ class _Trainer:
             yield from filter(None, map(self.peers.share_of, batches))
 
     def _step(self, batches: Sequence[Batch], following: Batch | None = None) -> None:
-        """One optimiser update from the gradients of `batches`, weighted by their target tokens. following: the batch after them."""
+        """One optimiser update from the gradients of `batches`, weighted by their target tokens. following: the batch that comes right after
+        them."""
         mx.random.seed(self.job.seed * 1_000_003 + self.state.step + _RANKS_APART * self.peers.rank)  # dropout
         sums: dict[str, Any] = {}
         loss: Any = 0.0  # an array where an engine leaves it to the end of the step to wait for the GPU
@@ -276,8 +278,10 @@ class _Trainer:
     def _is_due(self) -> bool:
         """Whether the weights as they are have still to be validated: before the first step, now and then, and after the last. A run that
         ended in the middle of a validation owes it when it goes on."""
-        step = self.state.step
-        return self.state.validated != step and (step % self.settings["validate_every"] == 0 or step >= self.steps)
+        return self.state.validated != self.state.step and self._validates_at(self.state.step)
+
+    def _validates_at(self, step: int) -> bool:
+        return step % self.settings["validate_every"] == 0 or step >= self.steps
 
     def _judge(self) -> None:
         self._validate()
@@ -351,7 +355,10 @@ class _Trainer:
         """Once, and again only after it was right in between: every line of metrics shows the number anyway."""
         if wrong and of not in self.warned:
             self.watcher.say(line)
-        (self.warned.add if wrong else self.warned.discard)(of)
+        if wrong:
+            self.warned.add(of)
+        else:
+            self.warned.discard(of)
 
     def _write(self, metrics: dict[str, Any]) -> None:
         if not self.peers.first:

@@ -34,7 +34,7 @@ class Vector:
     def filled(self, numbers: Mapping[str, float]) -> Any:
         """A vector that has a number wherever the array of that name is, and 1 elsewhere."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        return mx.array(np.repeat([numbers.get(name, 1.0) for name in self.shapes], sizes).astype(np.float32))
+        return mx.array(np.repeat(np.array([numbers.get(name, 1) for name in self.shapes], np.float32), sizes))
 
     def split(self, vector: Any) -> dict[str, Any]:
         """Views of it, by name."""

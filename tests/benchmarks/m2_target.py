@@ -144,8 +144,8 @@ def step_bytes(
 ) -> dict[str, float]:
     """What a step holds, at most. bits: of a weight of the base's linear layers. number: bytes of an activation. chunk: of logits in float32.
 
-    adapter: weights, gradients, two moments, the best so far, all float32. With 4 bits a weight the scales of 64 weights take 32 more; the
-    head is unpacked. logits: those of two chunks and their gradients, in the dtype of the activations. in_flight: results of operations
+    adapter: weights, gradients, two moments, the best so far, the scales, all float32. With 4 bits a weight the scales of 64 weights take 32
+    more; the head is unpacked. logits: those of two chunks and their gradients, in the dtype of the activations. in_flight: results of operations
     that wait for their turn.
     """
     a_block = kept_of_block(model, size)
@@ -154,7 +154,7 @@ def step_bytes(
     head = model.vocabulary * model.width * (number + (bits_held / 8 if bits < 16 else 0))
     return {
         "base": model.layers * model.block_weights * bits_held / 8 + head,
-        "adapter": 5 * 4 * model.adapter(rank),
+        "adapter": 6 * 4 * model.adapter(rank),
         "activations": activations,
         "logits": 4 * min(chunk / 4, size.targets * model.vocabulary) * number,
         "in_flight": (_IN_FLIGHT * size.tokens * model.inner + 2 * model.heads * size.scores) * number,

@@ -24,26 +24,28 @@ from generators.train.layout import Layout
 mx = load_mlx()
 View = Mapping[str, Any]
 """bias: (C, 1, Lq * shared, Lk), 0 where a query may look and -inf elsewhere; without pieces C is 1, and Lq and Lk are T, the number of
-tokens with padding. With pieces Lq is T / C, Lk is P + n Lq for windows of n pieces, and there are, all int32,
+tokens with padding.
+rows: (N,) int32, in the last layer: those tokens that something is predicted from. Nothing depends on what else goes out of it.
+With pieces Lq is T / C, Lk is P + n Lq for windows of n pieces, and there are, all int32,
 prefixes: (P,), the tokens of all prefixes, padded with the last token, which is padding itself. keys: (C, Lk), which token each key is.
-windows: (T, n), where in (C Lk) a token is in the windows that reach it; filled up with a place whose gradient is 0.
-rows: (N,) int32, in the last layer: those tokens that something is predicted from. Nothing depends on what else goes out of it."""
+windows: (T, n), where in (C Lk) a token is in the windows that reach it; filled up with a place whose gradient is 0."""
 
 ROUND = 64  # numbers of tokens are rounded up to a multiple: matrix units like that, and fewer shapes have to be prepared
-PIECES = (64, 128, 192, 256, 384)  # tokens of a piece
-_WHOLE = 2048  # a batch of more tokens is cut into pieces
-_whole = ContextVar("whole", default=_WHOLE)
+LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024)  # tokens of a piece
+_WHOLE = 2048  # a batch of more tokens is cut into pieces, unless that costs more
+_fixed: ContextVar[int | None] = ContextVar("fixed", default=None)
 _NOBODY = -1  # the group of padding
 
 
 @contextmanager
-def in_pieces() -> Iterator[None]:
-    """Batches of any size are cut into pieces, as small as can be."""
-    before = _whole.set(0)
+def in_pieces(length: int = 0) -> Iterator[None]:
+    """Batches of any size are cut into pieces of `length` tokens; or, without one, into so small ones that even of a few short rows some lie
+    in several."""
+    before = _fixed.set(length)
     try:
         yield
     finally:
-        _whole.reset(before)
+        _fixed.reset(before)
 
 
 def rounded(count: int) -> int:
@@ -54,10 +56,8 @@ class Sight:
     """Who sees whom in a batch. tokens: T, its tokens with padding, of which the last is padding."""
 
     def __init__(self, layout: Layout, dtype: Any):
-        self.tokens = rounded(layout.tokens + 1)
-        self.cut = cheapest_cut(layout) if self.tokens > _whole.get() else None
-        if self.cut:
-            self.tokens = self.cut.tokens
+        self.cut = cheapest_cut(layout)
+        self.tokens = self.cut.tokens if self.cut else rounded(layout.tokens + 1)
         group, row = np.full(self.tokens, _NOBODY, np.int32), np.full(self.tokens, len(layout.segments) + 1, np.int32)
         position = np.zeros(self.tokens, np.int32)
         position[: layout.tokens] = layout.positions
@@ -69,7 +69,7 @@ class Sight:
             row[segment.rows] = 0 if segment.rows.start in prefixes else number  # 0 is seen by all of its group
         self._of_tokens = mx.array(np.stack([group, row, position]))
         self._dtype = dtype
-        self._pieces = self.cut.view() if self.cut else {}
+        self._of_pieces = self.cut.view() if self.cut else {}
         self._biases: dict[tuple[int | None, int], Any] = {}
 
     @property
@@ -81,14 +81,14 @@ class Sight:
         key = (heads.window, heads.shared)
         if key not in self._biases:
             self._biases[key] = mx.repeat(self._bias(heads.window), heads.shared, axis=1)[:, None]
-        return {"bias": self._biases[key], **self._pieces}
+        return {"bias": self._biases[key], **self._of_pieces}
 
     def _bias(self, window: int | None) -> Any:
         """(C, Lq, Lk)"""
         queries = keys = self._of_tokens[:, None]
         shared = mx.zeros((1, 1, 1), mx.bool_)
         if self.cut:  # a prefix is among the keys that all pieces have, and must not count twice
-            keys = self._of_tokens[:, self._pieces["keys"]]
+            keys = self._of_tokens[:, self._of_pieces["keys"]]
             queries = self._of_tokens.reshape(3, keys.shape[1], -1)
             shared = (mx.arange(keys.shape[2]) < len(self.cut.prefixes))[None, None]
         seen = fused(_seen_in_pieces if self.cut else _seen)(*queries[..., None], *keys[:, :, None], shared, mx.array(window or 2**30))
@@ -112,13 +112,13 @@ def _seen_in_pieces(group: Any, row: Any, position: Any, key_group: Any, key_row
 
 # --- where to cut
 
-# What costs as much as one score of one query head, about, in a model of 2 billion parameters: a token of padding in all layers, and a key
-# that is copied into a window.
-_OF_A_TOKEN, _OF_A_KEY = 8192, 16
+# What costs as much as one score of one query head, about, in a model of 2 billion parameters: a token of padding in all layers; and a key
+# of 256 numbers that is copied into a window, with its gradient.
+_OF_A_TOKEN, _OF_A_KEY = 8192, 32
 
 
 class Cut:
-    """A batch in pieces of `length` tokens. tokens: T. prefixes, keys: as a `View` has them."""
+    """A batch in pieces of `length` tokens. tokens: T. reach: n. prefixes, keys: as a `View` has them."""
 
     def __init__(self, layout: Layout, length: int):
         count = layout.tokens // length + 1
@@ -128,8 +128,8 @@ class Cut:
         self.prefixes = np.full(rounded(len(of_prefixes)), self.tokens - 1)
         self.prefixes[: len(of_prefixes)] = of_prefixes
         own = [segment.rows for segment in layout.segments if (segment.rows.start, segment.rows.stop) not in spans]
-        self.pieces = max(((rows.stop - 1) // length - rows.start // length + 1 for rows in own), default=1)
-        window = length * (np.arange(count)[:, None] - (self.pieces - 1)) + np.arange(length * self.pieces)
+        self.reach = max(((rows.stop - 1) // length - rows.start // length + 1 for rows in own), default=1)
+        window = length * (np.arange(count)[:, None] - (self.reach - 1)) + np.arange(length * self.reach)
         window[window < 0] = self.tokens - 1
         self.keys = np.concatenate([np.broadcast_to(self.prefixes, (count, len(self.prefixes))), window], axis=1)
 
@@ -140,7 +140,7 @@ class Cut:
 
     def view(self) -> dict[str, Any]:
         """What there is with pieces."""
-        tokens, later = np.arange(self.tokens)[:, None], np.arange(self.pieces)
+        tokens, later = np.arange(self.tokens)[:, None], np.arange(self.reach)
         count, keys = self.keys.shape
         # a token is among the last `length` keys of its own piece, among those before them of the next piece, ...
         piece = tokens // self.length + later
@@ -150,8 +150,16 @@ class Cut:
                 for name, array in {"prefixes": self.prefixes, "keys": self.keys, "windows": windows}.items()}  # fmt: skip
 
 
-def cheapest_cut(layout: Layout) -> Cut:
-    return min((Cut(layout, length) for length in (PIECES if _whole.get() else (ROUND,))), key=lambda cut: cut.cost)
+def cheapest_cut(layout: Layout) -> Cut | None:
+    """None where it is best to leave the batch whole."""
+    fixed = _fixed.get()
+    if fixed is not None:
+        return Cut(layout, fixed or max(8, layout.tokens // 4))
+    whole = rounded(layout.tokens + 1)
+    if whole <= _WHOLE:
+        return None
+    best = min((Cut(layout, length) for length in LENGTHS), key=lambda cut: cut.cost)
+    return best if best.cost < whole * (_OF_A_TOKEN + whole) else None
 
 
 # --- between tokens and pieces
@@ -187,7 +195,7 @@ def _from_keys(x: Any, heads: Heads, view: View) -> Any:
     x = x.transpose(0, 2, 1, 3)
     if "keys" not in view:
         return x[0]
-    own = _taken(x.reshape(-1, heads.keys), view["windows"]).sum(axis=1)
+    own = _taken(x.reshape(-1, heads.keys), view["windows"]).sum(axis=1)  # of a few numbers; a prefix is seen by all pieces
     of_prefixes = x[:, : len(view["prefixes"])].astype(mx.float32).sum(axis=0).astype(x.dtype)
     return own.at[view["prefixes"]].add(of_prefixes.reshape(-1, heads.keys)).reshape(-1, heads.groups, heads.size)
 

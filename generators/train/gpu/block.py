@@ -92,7 +92,7 @@ class Block:
         return found
 
     def forward(self, arrays: Arrays, x: Any, positions: Any, view: View) -> tuple[Any, dict[str, Any]]:
-        """(T, width), what goes out of the layer; and what its backward pass takes."""
+        """What goes out of the layer, (T, width) or, with `rows` in the view, (N, width); and what its backward pass takes."""
         kind = self.kind
         kept = self._fast(kind.to_gate, view)(arrays, x, positions, view)
         hidden = gated(kind.activation)(kept["gate"], kept["up"])

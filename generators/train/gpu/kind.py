@@ -83,7 +83,7 @@ class Kind:
         return kept | _named(self.gate_up, low)
 
     def from_hidden(self, arrays: Arrays, hidden: Any, middle: Any) -> dict[str, Any]:
-        """result: (T, width), what goes out of the layer; fed, where the output of the MLP is normed; and the `low`."""
+        """result: what goes out of the layer, as many rows as `hidden` has; fed, where the output of the MLP is normed; and the `low`."""
         return self._added(self.down, "after_mlp", arrays, hidden, middle, "result", "fed")
 
     def _added(self, projection: Projection, name: str, arrays: Arrays, x: Any, residual: Any, total: str, before: str) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Kind:
     # --- backward
 
     def to_hidden(self, arrays: Arrays, d: Any, fed: Any) -> dict[str, Any]:
-        """d: (T, width), the gradient of the layer's result. slope: that of what `down` gave; d_hidden; and the `d_low`."""
+        """d: the gradient of the layer's result, in its rows. slope: that of what `down` gave; d_hidden; and the `d_low`."""
         slope = self._norm_back("after_mlp", arrays, d, fed) if "after_mlp" in self._eps else d
         d_hidden, lows = self.down.back(arrays["down"], {"down": slope})
         return {"slope": slope, "d_hidden": d_hidden, **_named(self.down, lows)}

@@ -14,13 +14,12 @@ from typing import Any
 from generators.device import load_mlx
 from generators.errors import UserError
 from generators.train.blocks import Named
-from generators.train.fused import fused, times
 
 mx = load_mlx()
 Arrays = Mapping[str, Any]
 
 
-def _sum(onto: Any, a: Any, b: Any) -> Any:
+def _onto(onto: Any, a: Any, b: Any) -> Any:
     """a b, and `onto`, if there is one, in the same kernel."""
     return a @ b if onto is None else mx.addmm(onto, a, b)
 
@@ -42,7 +41,7 @@ class Linear:
             y = self._product(frozen, x, transpose=True)
             y = y if onto is None else y + onto
         else:
-            y = _sum(onto, x, weight.T)
+            y = _onto(onto, x, weight.T)
         return y + frozen["bias"] if "bias" in frozen else y
 
     def back(self, frozen: Arrays, d: Any, onto: Any = None) -> Any:
@@ -50,7 +49,7 @@ class Linear:
         if self.quantised:
             dx = self._product(frozen, d, transpose=False)
             return dx if onto is None else dx + onto
-        return _sum(onto, d, frozen["weight"])
+        return _onto(onto, d, frozen["weight"])
 
     def _product(self, frozen: Arrays, x: Any, transpose: bool) -> Any:
         assert self.quantised
@@ -92,7 +91,7 @@ class Projection:
         rows = self._rows
         outputs = []
         for linear in self.linears:  # the thin product comes first: so it writes what it would otherwise read and write
-            start = _sum(onto, low[rows[linear.role]].T, arrays[f"b.{linear.role}"]) if linear.rank else onto
+            start = _onto(onto, low[rows[linear.role]].T, arrays[f"b.{linear.role}"]) if linear.rank else onto
             outputs.append(linear.times(arrays[linear.role], x, start))
         return outputs, {} if low is None else {"low": low}
 
@@ -128,7 +127,7 @@ def norm(x: Any, weight: Any, eps: float) -> Any:
 
 def norm_back(d: Any, x: Any, weight: Any, eps: float) -> Any:
     """The gradient of x. Without a weight, as MLX would sum the gradient of that too."""
-    _, found = mx.vjp(lambda x: mx.fast.rms_norm(x, None, eps), [x], [fused(times)(d, weight)])
+    _, found = mx.vjp(lambda x: mx.fast.rms_norm(x, None, eps), [x], [d * weight])
     return found[0]
 
 

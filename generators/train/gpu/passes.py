@@ -47,7 +47,7 @@ class Decoder:
         """recompute: keep a layer's input alone, and compute the rest again for the backward pass. Raises UserError for what the engine does
         not compute."""
         architecture, known = architecture_of(model), Known()
-        self.model, self.recompute = model, recompute
+        self.recompute = recompute
         self.blocks = [Block(model, index, architecture, known) for index in range(len(model.layers))]
         self.embed, self.head = model.model.embed_tokens, Head(model)
         self.scale = architecture.embedding_scale(model.args.hidden_size)
