@@ -18,10 +18,6 @@ from generators.train.gpu.layers import Arrays, Projection, linear_of
 
 mx = load_mlx()
 
-# Whether what goes into `down` is kept for the backward pass, or computed again from gate and up: a pass over memory that a Mac is short of,
-# and that a large GPU is not.
-_KEEPS_HIDDEN = {"cuda": True, "metal": False, "cpu": False}
-
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,8 +92,6 @@ class Block:
         kind = self.kind
         kept = self._fast(kind.to_gate, view)(arrays, x, positions, view)
         hidden = gated(kind.activation)(kept["gate"], kept["up"])
-        if _KEEPS_HIDDEN[device.current().kind]:
-            kept["hidden"] = hidden
         out = self._fast(kind.from_hidden, view)(arrays, hidden, kept["middle"])
         return out.pop("result"), kept | out
 
@@ -107,11 +101,11 @@ class Block:
         """d: the gradient of what `forward` gave. That of x, or None unless it is needed `further` down; and those of the adapters, by the
         names of the model's parameters."""
         kind = self.kind
-        gate, up, fed, hidden = kept.pop("gate"), kept.pop("up"), kept.pop("fed", d), kept.pop("hidden", None)
+        gate, up, fed = kept.pop("gate"), kept.pop("up"), kept.pop("fed", d)
         later = self._fast(kind.to_hidden, view)(arrays, d, fed)
         d_hidden = later.pop("d_hidden")
-        later["hidden"] = gated(kind.activation)(gate, up) if hidden is None else hidden
-        later |= {"d_up": gated(kind.activation)(gate, d_hidden), "d_gate": gate_gradient(kind.activation)(gate, up, d_hidden)}
+        later |= {"hidden": gated(kind.activation)(gate, up), "d_up": gated(kind.activation)(gate, d_hidden)}
+        later["d_gate"] = gate_gradient(kind.activation)(gate, up, d_hidden)
         later |= {name: kept[name] for name in kept if name.startswith(f"{kind.down.name}.")}
         function = self._fast(kind.from_gate if further else kind.from_lowest_gate, view)
         d_x, found = function(arrays, x, kept, later, d, positions, view)
