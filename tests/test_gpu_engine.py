@@ -22,7 +22,7 @@ from generators.errors import UserError
 from generators.train import accelerator, data, fused, gpu_engine, loop, lora, trial
 from generators.train.engine import choose_engine
 from generators.train.forward import MlxEngine
-from generators.train.gpu import attention, block
+from generators.train.gpu import block, sight
 from generators.train.gpu_engine import GpuEngine
 from generators.train.layout import layout_of
 from generators.train.vector import Vector
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.skipif(current().kind != "cpu", reason="a GPU computes 
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Batches of a few rows are cut into pieces, as large ones are on a GPU."""
-    monkeypatch.setattr(attention, "ROUND", 8)
-    with attention.in_pieces(8):
+    monkeypatch.setattr(sight, "ROUND", 8)
+    with sight.in_pieces(8):
         yield
 
 
@@ -64,7 +64,7 @@ def test_a_batch_in_pieces_equals_the_plain_way(architecture: str, in_pieces: No
     model = model_of(architecture)
     rows = random_rows(9, model.args.vocab_size, seed=1)
     layout = layout_of(data.group_rows(rows))
-    cut = attention.cheapest_cut(layout)
+    cut = sight.cheapest_cut(layout)
     assert cut and len(cut.keys) > 2 and len(cut.prefixes) and cut.reach > 2
     assert_exact(model, rows)
 
@@ -95,15 +95,15 @@ def _rows_of(*lengths: int, prefix: int = 90) -> list[data.Row]:
     ids=("few", "short rows", "one long row", "one long row among short ones"),
 )
 def test_a_batch_is_cut_as_costs_least(lengths: tuple[int, ...], wanted: int | None) -> None:
-    cut = attention.cheapest_cut(layout_of(data.group_rows(_rows_of(*lengths))))
+    cut = sight.cheapest_cut(layout_of(data.group_rows(_rows_of(*lengths))))
     assert (cut and cut.length) == wanted
 
 
 def test_a_large_batch_is_cut_by_itself_and_equals_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_WHOLE", 128)
-    monkeypatch.setattr(attention, "LENGTHS", (16, 24, 48))
+    monkeypatch.setattr(sight, "_WHOLE", 128)
+    monkeypatch.setattr(sight, "LENGTHS", (16, 24, 48))
     model, rows = model_of("gemma3"), _rows_of(*range(20, 50), prefix=30)
-    assert attention.cheapest_cut(layout_of(data.group_rows(rows)))
+    assert sight.cheapest_cut(layout_of(data.group_rows(rows)))
     assert_exact(model, rows)
 
 
@@ -227,7 +227,7 @@ def test_in_bfloat16_nothing_is_held_in_more(architecture: str, pieces: bool, mo
     monkeypatch.setattr(block.Block, "forward", noting)
     rows = random_rows(4, model.args.vocab_size, seed=1)
     wanted_loss, wanted = trial._plainly(model, rows)
-    with attention.in_pieces() if pieces else nullcontext():
+    with sight.in_pieces() if pieces else nullcontext():
         loss, gradients = GpuEngine(model, LORA, {}).loss_and_gradients(data.group_rows(rows))
     assert {array.dtype for array in [*kept, *gradients.values()]} == {mx.bfloat16}
     assert loss.item() == pytest.approx(wanted_loss, rel=0.02)
@@ -328,13 +328,13 @@ def _fails(*arguments: Any) -> Any:
     raise RuntimeError("[metal::Device] Unable to build metal library")
 
 
-def _one_window(cut: attention.Cut, view: Any = attention.Cut.view) -> dict[str, Any]:
+def _one_window(cut: sight.Cut, view: Any = sight.Cut.view) -> dict[str, Any]:
     """As if each token were seen by its own piece only."""
     found = view(cut)
     return found | {"windows": mx.concatenate([found["windows"][:, :1], mx.full(found["windows"][:, 1:].shape, cut.keys.size - 1)], axis=1)}
 
 
-def _no_earlier_keys(cut: attention.Cut, view: Any = attention.Cut.view) -> dict[str, Any]:
+def _no_earlier_keys(cut: sight.Cut, view: Any = sight.Cut.view) -> dict[str, Any]:
     found = view(cut)
     before = len(cut.prefixes) + cut.length * (cut.reach - 1)
     places = mx.arange(found["keys"].shape[1])[None]
@@ -352,8 +352,8 @@ def _thirty_times(*arguments: Any) -> Any:
         ("generators.train.gpu.kind.turn_back", _thirty_times, "its gradients differ from those of the model's own code by"),
         ("generators.train.gpu.attention.forward", _fails, "it fails with [metal::Device] Unable to build metal library"),
         ("generators.train.gpu.attention._taken", _fails, "it fails with [metal::Device] Unable to build metal library"),
-        ("generators.train.gpu.attention.Cut.view", _one_window, "its gradients differ"),
-        ("generators.train.gpu.attention.Cut.view", _no_earlier_keys, ""),
+        ("generators.train.gpu.sight.Cut.view", _one_window, "its gradients differ"),
+        ("generators.train.gpu.sight.Cut.view", _no_earlier_keys, ""),
     ],
 )
 def test_an_engine_that_computes_something_else_or_fails_is_left_out_and_said(

@@ -14,7 +14,7 @@ from typing import Any
 from generators.device import load_mlx
 from generators.train import lora
 from generators.train.data import Row, group_rows
-from generators.train.gpu.attention import in_pieces
+from generators.train.gpu.sight import in_pieces
 
 mx = load_mlx()
 

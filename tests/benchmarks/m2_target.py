@@ -101,13 +101,13 @@ class Size:
 
 def size_of(batch: Any) -> Size:
     from generators.device import load_mlx
-    from generators.train.gpu import attention
+    from generators.train.gpu import sight
     from generators.train.layout import layout_of
 
     mx = load_mlx()
     layout = layout_of(batch)
-    sight = attention.Sight(layout, mx.bfloat16)
-    return Size(sight.tokens, attention.rounded(len(layout.targets)), sight.scores)
+    seen = sight.Sight(layout, mx.bfloat16)
+    return Size(seen.tokens, sight.rounded(len(layout.targets)), seen.scores)
 
 
 def step_operations(model: Model, size: Size, rank: int, checkpointing: bool) -> float:

@@ -12,9 +12,9 @@ from generators import device
 from generators.device import load_mlx
 from generators.train.blocks import Architecture, check_rope, parts_of
 from generators.train.fused import gate_gradient, gated
-from generators.train.gpu.attention import View
 from generators.train.gpu.kind import Kind, Rope
 from generators.train.gpu.layers import Arrays, Projection, linear_of
+from generators.train.gpu.sight import View
 
 mx = load_mlx()
 

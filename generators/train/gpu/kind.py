@@ -16,8 +16,8 @@ import numpy as np
 from generators.device import load_mlx
 from generators.train.blocks import Heads
 from generators.train.gpu import attention
-from generators.train.gpu.attention import View
 from generators.train.gpu.layers import Arrays, Projection, norm, norm_back, spread, turn, turn_back
+from generators.train.gpu.sight import View
 
 mx = load_mlx()
 

@@ -12,9 +12,9 @@ from generators.device import load_mlx
 from generators.train import lora
 from generators.train.blocks import architecture_of
 from generators.train.cross_entropy import Head
-from generators.train.gpu.attention import Sight, rounded
 from generators.train.gpu.block import Block, Known
 from generators.train.gpu.layers import norm, norm_back
+from generators.train.gpu.sight import Sight, rounded
 from generators.train.layout import Layout
 from generators.train.vector import Vector
 
@@ -53,10 +53,10 @@ class Decoder:
         self.scale = architecture.embedding_scale(model.args.hidden_size)
         self.norm, self.eps = model.model.norm.weight + architecture.norm_offset, float(model.model.norm.eps)
         self.lowest = next((index for index, block in enumerate(self.blocks) if block.adapters()), len(self.blocks))
-        self._vector = vector or Vector(lora.parameters(model))
+        self._trained = lora.Trained(model)
+        self._vector = vector or Vector(self._trained.arrays())
         scales = {f"{name}.lora_b": scale for block in self.blocks for name, scale in block.adapters().items()}
         self._scales = self._vector.filled(scales)
-        self._trained = lora.Trained(model)
 
     def adapters(self) -> Any:
         """As one array, the same one as long as they are the same."""
